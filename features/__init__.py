@@ -1,0 +1,1 @@
+"""What is known: records, configuration, features and the warehouse; imports nothing else of the project."""

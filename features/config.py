@@ -1,0 +1,249 @@
+"""``turnout.toml``: streams, destinations, objectives, rules, static routes and gates, read once and checked whole."""
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from features import toml_lines
+from features.objective import Objective
+from features.records import Event, Identifier, Mode, Probability, Scalar
+from features.vector import FeatureDefinitions, FeatureSet
+
+T = TypeVar("T")
+
+PositiveInt = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(gt=0.0, le=1.0)]
+
+
+class ConfigurationError(ValueError):
+    """A configuration that cannot be used: names the file, the line, the field and the rule."""
+
+
+class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the configuration: unknown fields are refused, since most of them are misspelt ones."""
+
+
+class Destination(Part, frozen=True, kw_only=True):
+    """Where an event may go. ``attributes`` are features that do not change; ``region`` is what residency rules read."""
+
+    region: str | None = None
+    attributes: dict[str, Scalar] = {}
+
+
+class Rule(Part, frozen=True, kw_only=True):
+    """A hard rule: events that carry ``label`` may go only to what is allowed here."""
+
+    name: str
+    label: str
+    allow: tuple[str, ...] = ()
+    allow_regions: tuple[str, ...] = ()
+
+
+class StaticRoutes(Part, frozen=True, kw_only=True):
+    """The rule that stands before and behind every model: an ordered list of destinations.
+
+    ``routes`` maps the value of the event attribute ``by`` to its order; ``default`` serves the rest, and completes
+    every route. A destination in neither comes last, in the order of the candidates.
+    """
+
+    by: str | None = None
+    routes: dict[str, tuple[str, ...]] = {}
+    default: tuple[str, ...] = ()
+
+    def order(self, event: Event) -> tuple[str, ...]:
+        """Return the destinations for ``event``, most wanted first."""
+        specific = self.routes.get(str(event.attributes.get(self.by)), ()) if self.by else ()
+        return specific + self.default
+
+
+class Exploration(Part, frozen=True, kw_only=True):
+    """How a policy spreads its choice, so that the log can answer what other choices would have done.
+
+    ``epsilon`` is the share of events drawn evenly from the eligible (a floor of ``epsilon / n_eligible`` under every
+    propensity); ``squarecb`` spreads by predicted value with learning rate ``gamma``, under the same floor.
+    ``static_epsilon`` is the floor while the static routes decide.
+    """
+
+    kind: Literal["none", "epsilon", "squarecb"] = "epsilon"
+    epsilon: Probability = 0.05
+    gamma: Annotated[float, Meta(gt=0.0)] = 10.0
+    static_epsilon: Probability = 0.0
+
+
+class Rung(Part, frozen=True, kw_only=True):
+    """A step of the canary ladder: its share, and how many decisions it lasts at the least."""
+
+    share: Share
+    min_decisions: PositiveInt = 500
+
+
+class Gate(Part, frozen=True, kw_only=True):
+    """How a candidate is judged: offline, then live. Margins are in units of the reward."""
+
+    alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.05
+    margin: Annotated[float, Meta(ge=0.0)] = 0.0
+    offline_margin: Annotated[float, Meta(ge=0.0)] = 0.0
+    min_decisions: PositiveInt = 200
+    max_decisions: PositiveInt = 50_000
+    max_failure_rise: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.05
+    evidence_max_age_hours: Annotated[float, Meta(gt=0.0)] = 72.0
+    two_person: bool = False
+    ladder: tuple[Rung, ...] = (Rung(share=0.01), Rung(share=0.05), Rung(share=0.25), Rung(share=0.5))
+
+    def __post_init__(self) -> None:
+        """Refuse a ladder that does not climb."""
+        shares = [rung.share for rung in self.ladder]
+        if not shares or shares != sorted(set(shares)):
+            raise ValueError(f"ladder shares must rise from rung to rung, got {shares}")
+
+
+class Training(Part, frozen=True, kw_only=True):
+    """How the router of a stream is fitted.
+
+    ``n_boosters`` are fitted per head on different seeds and averaged. ``latency_offset`` names the number feature that
+    carries the latency a candidate promises, in minutes: the latency head then learns what comes on top of it.
+    ``max_weight`` clips the inverse-propensity weights; at 1 every outcome weighs the same. ``holdout_share`` of the
+    log's time, its latest part, is kept from the fit and judges the candidate.
+    """
+
+    min_decisions: PositiveInt = 1_000
+    holdout_share: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.2
+    rounds: PositiveInt = 200
+    n_boosters: PositiveInt = 1
+    learning_rate: Share = 0.05
+    leaves: Annotated[int, Meta(ge=2)] = 31
+    min_leaf: PositiveInt = 50
+    feature_share: Share = 1.0
+    row_share: Share = 1.0
+    l2: Annotated[float, Meta(ge=0.0)] = 0.0
+    category_smoothing: Annotated[float, Meta(ge=0.0)] = 10.0
+    max_weight: Annotated[float, Meta(ge=1.0)] = 1.0
+    latency_offset: str | None = None
+    seed: int = 0
+    threads: PositiveInt = 2
+
+
+class Stream(Part, frozen=True, kw_only=True):
+    """One kind of event: where it may go, what is known of it, what its outcome is worth, how its router is judged.
+
+    ``types`` are the CloudEvents types that belong to it. ``cluster`` says which decisions share fate, for intervals:
+    those of one ``decision``, one ``key`` or one ``day`` (in the features' zone).
+    """
+
+    types: tuple[str, ...]
+    destinations: tuple[Identifier, ...]
+    objective: Objective
+    static: StaticRoutes = StaticRoutes()
+    features: FeatureDefinitions = FeatureDefinitions()
+    exploration: Exploration = Exploration()
+    gate: Gate = Gate()
+    training: Training = Training()
+    mode: Mode = "off"
+    refusal: str | None = None
+    text_field: str | None = None
+    sticky: bool = False
+    cluster: Literal["decision", "key", "day"] = "decision"
+
+
+class Configuration(Part, frozen=True, kw_only=True):
+    """A whole ``turnout.toml``, checked."""
+
+    streams: dict[Identifier, Stream]
+    destinations: dict[Identifier, Destination]
+    rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse names that lead nowhere."""
+        for name, stream in self.streams.items():
+            self._check_stream(name, stream)
+        for number, rule in enumerate(self.rules):
+            for destination in rule.allow:
+                self._known(destination, f"rules[{number}].allow")
+        claimed: dict[str, str] = {}
+        for name, stream in self.streams.items():
+            for event_type in stream.types:
+                if (other := claimed.setdefault(event_type, name)) != name:
+                    raise ValueError(f"streams.{name}.types: {event_type!r} belongs to stream {other!r} already")
+
+    def _check_stream(self, name: str, stream: Stream) -> None:
+        for destination in stream.destinations:
+            self._known(destination, f"streams.{name}.destinations")
+        for destination in stream.static.default:
+            self._known(destination, f"streams.{name}.static.default")
+        for key, route in stream.static.routes.items():
+            for destination in route:
+                self._known(destination, f"streams.{name}.static.routes.{key}")
+
+    def _known(self, destination: str, field: str) -> None:
+        if destination not in self.destinations:
+            raise ValueError(f"{field}: destination {destination!r} is not configured under [destinations]")
+
+    @property
+    def revision(self) -> str:
+        """A name for exactly this configuration; every decision carries it."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:12]
+
+    def stream_of(self, event_type: str) -> str | None:
+        """Return the stream that ``event_type`` belongs to, or None."""
+        return next((name for name, stream in self.streams.items() if event_type in stream.types), None)
+
+    def feature_set(self, stream: str) -> FeatureSet:
+        """Compile the features of ``stream``."""
+        attributes: Mapping[str, Mapping[str, Scalar]] = {
+            name: destination.attributes for name, destination in self.destinations.items()
+        }
+        return FeatureSet(self.streams[stream].features, attributes)
+
+
+def load(path: Path) -> Configuration:
+    """Read and check ``path``.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming the file, the line where it can be told, the field and what is wrong with it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse(text, name=str(path))
+
+
+def parse(text: str, *, name: str = "turnout.toml") -> Configuration:
+    """Check the configuration in ``text``; ``name`` stands in its errors. Raises as `load` does."""
+    try:
+        return _convert(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+    except _FieldError as error:
+        message, field = error.args
+        line = toml_lines.line_of(text, field)
+        raise ConfigurationError(
+            f"{name}:{line}: {field}: {message}" if line else f"{name}: {field}: {message}"
+        ) from None
+
+
+class _FieldError(Exception):
+    """What is wrong, and the dotted path of the field."""
+
+
+def _convert(tables: dict[str, Any]) -> Configuration:
+    """Convert the named tables one by one first: errors in the whole do not tell the name of a table."""
+    for table, kind in (("streams", Stream), ("destinations", Destination)):
+        for key, fields in dict(tables.get(table, {})).items():
+            _convert_part(fields, kind, f"{table}.{key}")
+    return _convert_part(tables, Configuration, "")
+
+
+def _convert_part(fields: Any, kind: type[T], path: str) -> T:
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        message, field = toml_lines.explain(str(error))
+        raise _FieldError(message, ".".join(filter(None, [path, field])) or "turnout.toml") from None

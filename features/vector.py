@@ -1,0 +1,162 @@
+"""The feature vectors of an event's candidates: the one function that computes them, at serving and in training alike."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from features.expressions import SPACES, Compiled, compile_expression, names_in
+from features.records import Candidate, DestinationState, Event, Scalar
+
+Floats = NDArray[np.float64]
+Attributes = Mapping[str, Scalar]
+
+STATE_FIELDS = frozenset(DestinationState.__struct_fields__) - {"observed_at", "measures"}
+_TIME: Mapping[str, Callable[[datetime], float]] = {
+    "hour": lambda at: at.hour + at.minute / 60,
+    "weekday": lambda at: float(at.weekday()),
+    "day_of_year": lambda at: float(at.timetuple().tm_yday),
+}
+
+
+class FeatureTypeError(ValueError):
+    """A value of the wrong type where a feature reads: names its path and the value."""
+
+
+class FeatureDefinitions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The features of a stream, by column name: expressions for numbers, names for categories.
+
+    A category is ``event.x``, ``candidate.x``, ``destination.x`` or ``destination.name``, the destination itself.
+    ``zone`` is the time zone in which ``time.hour``, ``time.weekday`` and ``time.day_of_year`` are read.
+    """
+
+    numbers: dict[str, str] = {}
+    categories: dict[str, str] = msgspec.field(default_factory=lambda: {"destination": "destination.name"})
+    zone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be compiled, by the column's name."""
+        for column, text in self.numbers.items():
+            try:
+                compile_expression(text)
+            except ValueError as error:
+                raise ValueError(f"numbers.{column}: {error}") from None
+            for name in sorted(name for space, name in names_in(text) if space == "time" and name not in _TIME):
+                raise ValueError(f"numbers.{column}: time.{name} is not one of {', '.join(sorted(_TIME))}")
+        for column, text in self.categories.items():
+            space, _, name = text.partition(".")
+            if space not in (*SPACES[:2], "destination") or not name:
+                raise ValueError(f"categories.{column}: {text!r} is not event.x, candidate.x or destination.x")
+        if twice := self.numbers.keys() & self.categories.keys():
+            raise ValueError(f"a column is either a number or a category, got both for {', '.join(sorted(twice))}")
+        try:
+            ZoneInfo(self.zone)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f"zone: {self.zone!r} is not an IANA time zone") from None
+
+    @property
+    def version(self) -> str:
+        """A name for exactly these definitions, in this order."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Feature vectors of one event's candidates: ``numbers`` float64[n_candidates, n_numbers], NaN where missing."""
+
+    numbers: Floats
+    categories: list[list[str | None]]
+
+
+class FeatureSet:
+    """Compiled feature definitions."""
+
+    def __init__(self, definitions: FeatureDefinitions, destinations: Mapping[str, Attributes]) -> None:
+        """Compile ``definitions``; ``destinations`` gives the configured attributes of each destination."""
+        self.version = definitions.version
+        self.number_names = tuple(definitions.numbers)
+        self.category_names = tuple(definitions.categories)
+        self._numbers: list[Compiled] = [compile_expression(text) for text in definitions.numbers.values()]
+        self._categories = [text.partition(".")[::2] for text in definitions.categories.values()]
+        self._destinations = destinations
+        self._zone = ZoneInfo(definitions.zone)
+
+    def vectors(self, event: Event, candidates: Sequence[Candidate], at: datetime) -> Vectors:
+        """Return the vectors of ``candidates`` for ``event`` as known at ``at``; what is not given is missing.
+
+        Raises
+        ------
+        FeatureTypeError
+            If an attribute that a number reads is text.
+        """
+        scope = _Scope(event, candidates, self._destinations, at.astimezone(self._zone))
+        numbers = np.empty((len(candidates), len(self._numbers)))
+        for column, evaluate in enumerate(self._numbers):
+            numbers[:, column] = evaluate(scope)
+        categories = [
+            [scope.category(row, space, name) for space, name in self._categories] for row in range(len(candidates))
+        ]
+        return Vectors(numbers, categories)
+
+
+class _Scope:
+    """The names an expression can see, each gathered at most once per event."""
+
+    def __init__(
+        self, event: Event, candidates: Sequence[Candidate], destinations: Mapping[str, Attributes], at: datetime
+    ) -> None:
+        self._event = event
+        self._candidates = candidates
+        self._destinations = destinations
+        self._at = at
+        self._seen: dict[tuple[str, str], Floats] = {}
+
+    def __call__(self, space: str, name: str) -> Floats:
+        column = self._seen.get((space, name))
+        if column is None:
+            column = self._seen[space, name] = self._gather(space, name)
+        return column
+
+    def category(self, row: int, space: str, name: str) -> str | None:
+        if space == "destination" and name == "name":
+            return self._candidates[row].destination
+        value = self._value(self._candidates[row], space, name)
+        return None if value is None else str(value)
+
+    def _gather(self, space: str, name: str) -> Floats:
+        n_candidates = len(self._candidates)
+        if not name:  # a constant asks only for the shape
+            return np.empty(n_candidates)
+        if space == "time":
+            return np.full(n_candidates, _TIME[name](self._at))
+        if space == "event":
+            return np.full(n_candidates, _number(self._event.attributes.get(name), space, name))
+        values = (self._value(candidate, space, name) for candidate in self._candidates)
+        return np.fromiter((_number(value, space, name) for value in values), np.float64, n_candidates)
+
+    def _value(self, candidate: Candidate, space: str, name: str) -> Scalar:
+        if space == "event":
+            return self._event.attributes.get(name)
+        if space == "candidate":
+            return candidate.attributes.get(name)
+        if space == "destination":
+            return self._destinations.get(candidate.destination, {}).get(name)
+        state = candidate.state
+        if state is None:
+            return None
+        measured: Scalar = getattr(state, name) if name in STATE_FIELDS else state.measures.get(name)
+        return measured
+
+
+def _number(value: Scalar, space: str, name: str) -> float:
+    if value is None:
+        return float("nan")
+    if isinstance(value, str):
+        raise FeatureTypeError(f"{space}.{name} must be a number, got {value!r}")
+    return float(value)
