@@ -74,6 +74,14 @@ class Vectors:
     categories: list[list[str | None]]
 
 
+@dataclass(frozen=True)
+class CategoryColumn:
+    """A column of categories, each distinct value once: row i holds ``values[codes[i]]``; a code of -1 is missing."""
+
+    codes: NDArray[np.int64]
+    values: tuple[str, ...]
+
+
 class FeatureSet:
     """Compiled feature definitions."""
 

@@ -1,0 +1,59 @@
+"""The pipeline's environment, read once per process and passed down as plain values."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where things are. Every path lies under ``home`` unless the environment says otherwise."""
+
+    home: Path
+    config_path: Path
+    tracking_uri: str
+    shim_urls: tuple[str, ...]
+    token: str | None = None
+
+    @property
+    def warehouse_path(self) -> Path:
+        """The one DuckDB file."""
+        return self.home / "warehouse.duckdb"
+
+    @property
+    def spool_path(self) -> Path:
+        """Where the shims append decisions and outcomes."""
+        return self.home / "spool"
+
+    @property
+    def ledger_path(self) -> Path:
+        """The append-only generations."""
+        return self.home / "ledger"
+
+    @property
+    def store_path(self) -> Path:
+        """The content-addressed release store."""
+        return self.home / "store"
+
+    @property
+    def snapshot_path(self) -> Path:
+        """Parquet snapshots for readers beside the warehouse's one writer."""
+        return self.home / "snapshots"
+
+    @property
+    def data_docs_path(self) -> Path:
+        """Great Expectations' pages."""
+        return self.home / "data_docs"
+
+
+def read(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings of this process: ``TURNOUT_HOME``, ``TURNOUT_CONFIG``, ``TURNOUT_SHIMS``, ``TURNOUT_TOKEN``, ``MLFLOW_TRACKING_URI``."""
+    home = Path(environment.get("TURNOUT_HOME", ".turnout")).absolute()
+    return Settings(
+        home=home,
+        config_path=Path(environment.get("TURNOUT_CONFIG", "turnout.toml")).absolute(),
+        tracking_uri=environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"),
+        shim_urls=tuple(filter(None, environment.get("TURNOUT_SHIMS", "http://127.0.0.1:8100").split(","))),
+        token=environment.get("TURNOUT_TOKEN"),
+    )

@@ -1,0 +1,1 @@
+"""What is learned and how it is judged and kept: routers, forecasters, policy, evaluation, registry, releases; imports features only."""

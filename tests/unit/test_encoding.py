@@ -1,0 +1,31 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.vector import CategoryColumn
+from models.encoding import Encoder
+
+VALUES = ("a", "b", "unseen")
+ORDERS = {"colour": ("a", "b"), "shape": ("b",)}
+row = st.lists(st.sampled_from([*VALUES, None]), min_size=2, max_size=2)
+
+
+@given(st.lists(row, min_size=1, max_size=20))
+def test_a_log_is_encoded_as_its_rows_are(rows: list[list[str | None]]) -> None:
+    numbers = np.arange(len(rows), dtype=np.float64)[:, None]
+    columns = [
+        CategoryColumn(np.array([-1 if r[c] is None else VALUES.index(r[c]) for r in rows]), VALUES) for c in range(2)
+    ]
+    encoder = Encoder(ORDERS)
+    np.testing.assert_array_equal(encoder.rows(numbers, rows), encoder.columns(numbers, columns))
+
+
+def test_an_unknown_category_and_a_missing_one_are_both_missing() -> None:
+    matrix = Encoder(ORDERS).rows(np.zeros((2, 1)), [["unseen", "b"], [None, "a"]])
+    np.testing.assert_array_equal(matrix, [[0.0, np.nan, 0.0], [0.0, np.nan, np.nan]])
+
+
+def test_the_inputs_are_not_mutated() -> None:
+    numbers = np.ones((1, 1))
+    Encoder(ORDERS).rows(numbers, [["a", "b"]])[:] = 7.0
+    assert numbers[0, 0] == 1.0
