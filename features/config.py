@@ -122,6 +122,7 @@ class Training(Part, frozen=True, kw_only=True):
     row_share: Share = 1.0
     l2: Annotated[float, Meta(ge=0.0)] = 0.0
     category_smoothing: Annotated[float, Meta(ge=0.0)] = 10.0
+    max_bin: Annotated[int, Meta(ge=2, le=65_535)] = 255
     max_weight: Annotated[float, Meta(ge=1.0)] = 1.0
     latency_offset: str | None = None
     seed: int = 0
@@ -150,12 +151,28 @@ class Stream(Part, frozen=True, kw_only=True):
     cluster: Literal["decision", "key", "day"] = "decision"
 
 
+class Forecast(Part, frozen=True, kw_only=True):
+    """The demand to forecast: a table of hourly loads, and how its forecaster is judged.
+
+    ``loads`` is a CSV or Parquet file with the columns series, hour (UTC) and load, beside the configuration unless
+    absolute. ``zone`` and ``holidays`` are those of the people whose habits make the load. The last ``holdout_days``
+    judge the forecaster, which is not fitted on them.
+    """
+
+    loads: str
+    zone: str = "UTC"
+    holidays: Literal["none", "us"] = "none"
+    holdout_days: PositiveInt = 28
+    seed: int = 0
+
+
 class Configuration(Part, frozen=True, kw_only=True):
     """A whole ``turnout.toml``, checked."""
 
     streams: dict[Identifier, Stream]
     destinations: dict[Identifier, Destination]
     rules: tuple[Rule, ...] = ()
+    forecast: Forecast | None = None
 
     def __post_init__(self) -> None:
         """Refuse names that lead nowhere."""

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -81,19 +82,40 @@ class CategoryColumn:
     codes: NDArray[np.int64]
     values: tuple[str, ...]
 
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "CategoryColumn":
+        """Return the column of these rows (indices or mask)."""
+        return CategoryColumn(self.codes[rows], self.values)
+
 
 class FeatureSet:
-    """Compiled feature definitions."""
+    """Compiled feature definitions.
+
+    Most columns are plain names: those are gathered row by row. Only what computes goes through an expression.
+    """
 
     def __init__(self, definitions: FeatureDefinitions, destinations: Mapping[str, Attributes]) -> None:
         """Compile ``definitions``; ``destinations`` gives the configured attributes of each destination."""
         self.version = definitions.version
         self.number_names = tuple(definitions.numbers)
         self.category_names = tuple(definitions.categories)
-        self._numbers: list[Compiled] = [compile_expression(text) for text in definitions.numbers.values()]
-        self._categories = [text.partition(".")[::2] for text in definitions.categories.values()]
         self._destinations = destinations
         self._zone = ZoneInfo(definitions.zone)
+        self._categories = [text.partition(".")[::2] for text in definitions.categories.values()]
+        self._expressions: list[tuple[int, Compiled]] = []
+        plain: dict[str, list[tuple[int, str]]] = {space: [] for space in (*SPACES, "measure")}
+        for column, text in enumerate(definitions.numbers.values()):
+            space, _, name = text.strip().partition(".")
+            if space not in SPACES or not name.isidentifier():
+                self._expressions.append((column, compile_expression(text)))
+            elif space == "state" and name not in STATE_FIELDS:
+                plain["measure"].append((column, name))
+            else:
+                plain[space].append((column, name))
+        self._plain = {
+            space: _Plain.of("state" if space == "measure" else space, columns)
+            for space, columns in plain.items()
+            if columns
+        }
 
     def vectors(self, event: Event, candidates: Sequence[Candidate], at: datetime) -> Vectors:
         """Return the vectors of ``candidates`` for ``event`` as known at ``at``; what is not given is missing.
@@ -103,14 +125,55 @@ class FeatureSet:
         FeatureTypeError
             If an attribute that a number reads is text.
         """
-        scope = _Scope(event, candidates, self._destinations, at.astimezone(self._zone))
-        numbers = np.empty((len(candidates), len(self._numbers)))
-        for column, evaluate in enumerate(self._numbers):
+        local = at.astimezone(self._zone)
+        numbers = np.full((len(candidates), len(self.number_names)), np.nan)
+        for space, plain in self._plain.items():
+            if space == "event":
+                numbers[:, plain.columns] = plain.row(event.attributes)
+            elif space == "time":
+                numbers[:, plain.columns] = [_TIME[name](local) for name in plain.names]
+            else:
+                for row, candidate in enumerate(candidates):
+                    numbers[row, plain.columns] = plain.row(self._attributes(space, candidate))
+        scope = _Scope(event, candidates, self._destinations, local)
+        for column, evaluate in self._expressions:
             numbers[:, column] = evaluate(scope)
+        numbers[np.isinf(numbers)] = np.nan
         categories = [
             [scope.category(row, space, name) for space, name in self._categories] for row in range(len(candidates))
         ]
         return Vectors(numbers, categories)
+
+    def _attributes(self, space: str, candidate: Candidate) -> Attributes:
+        if space == "candidate":
+            return candidate.attributes
+        if space == "destination":
+            return self._destinations.get(candidate.destination, {})
+        if candidate.state is None:
+            return {}
+        if space == "measure":
+            return candidate.state.measures
+        return {name: getattr(candidate.state, name) for name in self._plain[space].names}
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """Columns that are names of one space, read together."""
+
+    space: str
+    columns: NDArray[np.int64]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, space: str, columns: Sequence[tuple[int, str]]) -> Self:
+        return cls(space, np.array([column for column, _ in columns]), tuple(name for _, name in columns))
+
+    def row(self, attributes: Attributes) -> Floats:
+        values = [attributes.get(name) for name in self.names]
+        if str in map(type, values):
+            wrong = next(place for place, value in enumerate(values) if isinstance(value, str))
+            raise FeatureTypeError(f"{self.space}.{self.names[wrong]} must be a number, got {values[wrong]!r}")
+        return np.array(values, dtype=np.float64)  # None becomes NaN
 
 
 class _Scope:

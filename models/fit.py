@@ -177,6 +177,7 @@ def _parameters(name: HeadName, settings: Training, *, seed: int) -> dict[str, A
         "bagging_fraction": settings.row_share,
         "bagging_freq": 1 if settings.row_share < 1 else 0,
         "lambda_l2": settings.l2,
+        "max_bin": settings.max_bin,
         "cat_smooth": settings.category_smoothing,
         "seed": seed,
         "num_threads": settings.threads,
