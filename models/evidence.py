@@ -1,0 +1,169 @@
+"""The evidence a reviewer reads: a report as JSON and HTML, plots, and a model card, all from one comparison."""
+
+import base64
+import hashlib
+import html
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from models import plots
+from models.comparison import Comparison, Judgement, OfflineVerdict
+from models.evaluation import Refusal
+from models.router import Card
+
+REPORT_FILE = "report.json"
+PAGE_FILE = "report.html"
+CARD_FILE = "model_card.md"
+
+_UNITS = {"reward": "units of the reward", "failure_rate": "share of decisions", "latency_minutes": "minutes"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """Under which this candidate was made: what a reviewer would ask first."""
+
+    stream: str
+    candidate_digest: str
+    champion_digest: str | None
+    baseline_generation: int
+    policy_revision: str
+    created_at: str
+    data: Mapping[str, Any]
+    batch: Mapping[str, Any]
+
+
+def write(
+    folder: Path, comparison: Comparison, verdict: OfflineVerdict, card: Card, circumstances: Circumstances
+) -> str:
+    """Write report, page, plots and model card to ``folder``; return the SHA-256 of the report."""
+    folder.mkdir(parents=True, exist_ok=True)
+    report = msgspec.json.format(
+        msgspec.json.encode(
+            {
+                "schema": 1,
+                "verdict": asdict(verdict),
+                "circumstances": asdict(circumstances),
+                "comparison": _plain(comparison),
+                "card": card,
+            },
+            enc_hook=_encode,
+            order="sorted",
+        )
+    )
+    (folder / REPORT_FILE).write_bytes(report)
+    for name, figure in plots.figures(comparison).items():
+        figure.savefig(folder / name, dpi=110, metadata={"Software": None})
+    (folder / CARD_FILE).write_text(_model_card(comparison, verdict, card, circumstances), encoding="utf-8")
+    (folder / PAGE_FILE).write_text(_page(folder, comparison, verdict, circumstances), encoding="utf-8")
+    return hashlib.sha256(report).hexdigest()
+
+
+def metrics(comparison: Comparison) -> dict[str, float]:
+    """Return the comparison's figures by flat names, for the run's metrics."""
+    figures = {"disagreement_rate": comparison.disagreement_rate, "n_decisions": float(comparison.n_decisions)}
+    for name, judgement in comparison.difference.items():
+        if not isinstance(judgement, Refusal):
+            figures |= {
+                f"{name}_difference": judgement.value,
+                f"{name}_difference_low": judgement.low,
+                f"{name}_difference_high": judgement.high,
+                f"{name}_effective_sample_size": judgement.effective_sample_size,
+            }
+    return figures
+
+
+def summary(comparison: Comparison, verdict: OfflineVerdict, circumstances: Circumstances) -> str:
+    """Return the version's description: Markdown, readable in two minutes."""
+    champion = (circumstances.champion_digest or "the static routes")[: 12 if circumstances.champion_digest else None]
+    sample = f"{comparison.n_decisions:,} decisions in {comparison.n_clusters:,} clusters"
+    lines = [
+        f"**{verdict.state.upper()}** offline for stream `{circumstances.stream}`, against `{champion}`.",
+        "",
+        "| candidate - champion | difference | 95 % interval | candidate | champion |",
+        "|---|---|---|---|---|",
+        *(f"| {' | '.join(cells)} |" for cells in _rows(comparison)),
+        "",
+        f"{sample}, {comparison.since} to {comparison.until}; choices differ on {comparison.disagreement_rate:.1%}.",
+        "",
+        *(f"- {reason}" for reason in verdict.reasons),
+    ]
+    return "\n".join(lines)
+
+
+def _rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for name, difference in comparison.difference.items():
+        label = f"{name} ({_UNITS[name]})"
+        if isinstance(difference, Refusal):
+            rows.append((label, "refused", difference.explanation, "", ""))
+            continue
+        own = (_value(comparison.candidate[name]), _value(comparison.champion[name]))
+        rows.append((label, f"{difference.value:+.4g}", f"[{difference.low:+.4g}, {difference.high:+.4g}]", *own))
+    return rows
+
+
+def _value(judgement: Judgement) -> str:
+    return "refused" if isinstance(judgement, Refusal) else f"{judgement.value:.4g}"
+
+
+def _page(folder: Path, comparison: Comparison, verdict: OfflineVerdict, circumstances: Circumstances) -> str:
+    cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in _rows(comparison))
+    reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in verdict.reasons)
+    facts = "".join(f"<tr><td>{k}</td><td>{html.escape(str(v))}</td></tr>" for k, v in asdict(circumstances).items())
+    images = "".join(
+        f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode((folder / name).read_bytes()).decode()}">'
+        for name in ("difference.png", "calibration.png", "load.png")
+    )
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Gate report</title>
+<style>body{{font:15px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem}}
+td,th{{padding:.25rem .75rem;border-bottom:1px solid #ddd;text-align:left}}img{{max-width:100%}}</style>
+<h1>{html.escape(verdict.state)}</h1><ul>{reasons}</ul>
+<table><tr><th>candidate - champion<th>difference<th>95 % interval<th>candidate<th>champion</tr>{cells}</table>
+{images}<h2>Circumstances</h2><table>{facts}</table></html>"""
+
+
+def _model_card(comparison: Comparison, verdict: OfflineVerdict, card: Card, circumstances: Circumstances) -> str:
+    heads = "\n".join(
+        f"- `{name}`: mean of {len(head.files)} booster(s), within [{head.low:.4g}, {head.high:.4g}]"
+        + (f", on top of `{head.offset}`" if head.offset else "")
+        for name, head in card.heads.items()
+    )
+    trained = "\n".join(f"- {name}: {value}" for name, value in card.trained.items())
+    return f"""# Router for `{card.stream}`
+
+{summary(comparison, verdict, circumstances)}
+
+## Heads
+
+{heads}
+
+## Learned from
+
+{trained}
+
+## Reads
+
+{len(card.numbers)} numbers ({", ".join(card.numbers)}) and {len(card.categories)} categories ({", ".join(card.categories)}).
+
+## Mind
+
+Only outcomes of the destinations that were assigned are known; what others would have done is estimated, with the
+logged propensities. The holdout is later than all that the router has seen, and nothing was refitted on it.
+"""
+
+
+def _plain(comparison: Comparison) -> dict[str, Any]:
+    return {name: getattr(comparison, name) for name in comparison.__dataclass_fields__}
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, np.datetime64):
+        return str(value)
+    if isinstance(value, np.floating | np.integer):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no place in a report")

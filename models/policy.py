@@ -1,0 +1,216 @@
+"""From predicted values to a choice: eligible mask, values, distribution, draw; numpy only, one arithmetic for shim and evaluation.
+
+Every function comes in two forms that agree: for one decision (``values`` and ``eligible`` over its candidates), and for
+a log (``values`` of the eligible rows alone, decision i at rows ``offsets[i]:offsets[i + 1]``). Ties go to the candidate
+that comes first.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.config import Exploration
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+_SUM_TOLERANCE = 1e-9  # what is passed in may have travelled as JSON; what is returned sums to 1 within 1e-12
+
+
+class PolicyError(ValueError):
+    """A choice that cannot be made; the caller falls back to the static order."""
+
+
+class UnusableValuesError(PolicyError):
+    """A predicted value is NaN or infinite: the model cannot be trusted on this decision."""
+
+
+class NothingEligibleError(PolicyError):
+    """No candidate is eligible."""
+
+
+def greedy(values: Floats, eligible: Mask) -> Floats:
+    """Return the distribution, float64[n_candidates], that is sure of the best eligible candidate.
+
+    Raises
+    ------
+    UnusableValuesError
+        If the value of an eligible candidate is NaN or infinite; so do all functions of values here.
+    NothingEligibleError
+        If nothing is eligible; so do all functions of a mask here.
+    """
+    return _certain(_best(values, eligible), len(values))
+
+
+def epsilon_floor(values: Floats, eligible: Mask, epsilon: float) -> Floats:
+    """Return the greedy distribution over a floor of ``epsilon / n_eligible``."""
+    return floor(greedy(values, eligible), eligible, epsilon)
+
+
+def squarecb(values: Floats, eligible: Mask, gamma: float, value_range: float) -> Floats:
+    """Return the distribution of SquareCB: the nearer a value is to the best, the more often its candidate is tried.
+
+    ``p(a) = 1 / (k + gamma * (v(best) - v(a)) / value_range)`` for each of the k eligible but the best, which takes the
+    rest. ``value_range`` (high - low of the reward) makes gamma free of units. Misleads when predictions are wrong by
+    more than their gaps: it explores by what the model believes. Source: Foster and Rakhlin, "Beyond UCB: optimal and
+    efficient contextual bandits with regression oracles", 2020.
+    """
+    _check_squarecb(gamma, value_range)
+    best = _best(values, eligible)
+    gaps = np.where(eligible, values[best] - values, 0.0) / value_range
+    spread: Floats = np.where(eligible, 1.0 / (np.count_nonzero(eligible) + gamma * gaps), 0.0)
+    spread[best] = 0.0
+    spread[best] = 1.0 - spread.sum()
+    return spread
+
+
+def static(order: Sequence[int], eligible: Mask) -> Floats:
+    """Return the distribution that is sure of the first eligible index in ``order``; indices it leaves out come last."""
+    for index in (*order, *range(len(eligible))):
+        if eligible[index]:
+            return _certain(index, len(eligible))
+    raise NothingEligibleError(f"none of {len(eligible)} candidates is eligible")
+
+
+def floor(distribution: Floats, eligible: Mask, epsilon: float) -> Floats:
+    """Return ``(1 - epsilon) * distribution + epsilon / n_eligible`` over the eligible."""
+    _check_share("epsilon", epsilon)
+    return (1.0 - epsilon) * distribution + eligible * (epsilon / _count(eligible))
+
+
+def explore(values: Floats, eligible: Mask, exploration: Exploration, value_range: float) -> Floats:
+    """Return the distribution a stream's ``exploration`` asks for; every eligible candidate has the floor's probability.
+
+    ``none`` has no floor: its log supports no claim about other choices.
+    """
+    if exploration.kind == "none":
+        return greedy(values, eligible)
+    if exploration.kind == "epsilon":
+        return epsilon_floor(values, eligible, exploration.epsilon)
+    return floor(squarecb(values, eligible, exploration.gamma, value_range), eligible, exploration.epsilon)
+
+
+def mixture(distributions: Sequence[Floats], shares: Sequence[float]) -> Floats:
+    """Return the distribution of drawing a policy by ``shares`` and then a candidate by that policy's own.
+
+    Raises
+    ------
+    PolicyError
+        If a share lies outside [0, 1] or the shares do not sum to 1.
+    """
+    for share in shares:
+        _check_share("share", share)
+    if abs(sum(shares) - 1.0) > _SUM_TOLERANCE:
+        raise PolicyError(f"shares must sum to 1, got {list(shares)}")
+    mixed: Floats = np.zeros_like(distributions[0])
+    for distribution, share in zip(distributions, shares, strict=True):
+        mixed += share * distribution
+    return mixed
+
+
+def choose(distribution: Floats, u: float) -> int:
+    """Return the index that the uniform draw ``u`` in [0, 1) selects, by inverting the cumulative distribution.
+
+    A candidate of probability 0 is never selected, whatever the rounding of the sum.
+
+    Raises
+    ------
+    PolicyError
+        If ``u`` lies outside [0, 1), or ``distribution`` has a negative or NaN entry or does not sum to 1.
+    """
+    if not 0.0 <= u < 1.0:
+        raise PolicyError(f"a draw lies in [0, 1), got {u}")
+    cumulative = distribution.cumsum()
+    if not (abs(cumulative[-1] - 1.0) <= _SUM_TOLERANCE and distribution.min() >= 0.0):
+        raise PolicyError(f"a distribution is nonnegative and sums to 1, got {distribution.tolist()}")
+    index = int(cumulative.searchsorted(u, side="right"))  # the first whose cumulative probability exceeds u
+    return index if index < len(distribution) else int(np.flatnonzero(distribution)[-1])
+
+
+def greedy_log(values: Floats, offsets: Integers) -> Floats:
+    """Return `greedy` of every decision of a log, float64[n_rows]."""
+    certain: Floats = np.zeros(len(values))
+    certain[_best_rows(values, offsets)] = 1.0
+    return certain
+
+
+def epsilon_floor_log(values: Floats, offsets: Integers, epsilon: float) -> Floats:
+    """Return `epsilon_floor` of every decision of a log, float64[n_rows]."""
+    return floor_log(greedy_log(values, offsets), offsets, epsilon)
+
+
+def squarecb_log(values: Floats, offsets: Integers, gamma: float, value_range: float) -> Floats:
+    """Return `squarecb` of every decision of a log, float64[n_rows]."""
+    _check_squarecb(gamma, value_range)
+    best, n_eligible = _best_rows(values, offsets), np.diff(offsets)
+    gaps = (np.repeat(values[best], n_eligible) - values) / value_range
+    spread: Floats = 1.0 / (np.repeat(n_eligible, n_eligible) + gamma * gaps)
+    spread[best] = 0.0
+    spread[best] = 1.0 - np.add.reduceat(spread, offsets[:-1])
+    return spread
+
+
+def floor_log(distribution: Floats, offsets: Integers, epsilon: float) -> Floats:
+    """Return `floor` of every decision of a log, float64[n_rows]."""
+    _check_share("epsilon", epsilon)
+    n_eligible = np.diff(offsets)
+    return (1.0 - epsilon) * distribution + np.repeat(epsilon / n_eligible, n_eligible)
+
+
+def explore_log(values: Floats, offsets: Integers, exploration: Exploration, value_range: float) -> Floats:
+    """Return `explore` of every decision of a log, float64[n_rows]."""
+    if exploration.kind == "none":
+        return greedy_log(values, offsets)
+    if exploration.kind == "epsilon":
+        return epsilon_floor_log(values, offsets, exploration.epsilon)
+    return floor_log(squarecb_log(values, offsets, exploration.gamma, value_range), offsets, exploration.epsilon)
+
+
+def _certain(index: int, n_candidates: int) -> Floats:
+    certain: Floats = np.zeros(n_candidates)
+    certain[index] = 1.0
+    return certain
+
+
+def _best(values: Floats, eligible: Mask) -> int:
+    _count(eligible)
+    _check_values(values[eligible])
+    return int(np.where(eligible, values, -np.inf).argmax())
+
+
+def _best_rows(values: Floats, offsets: Integers) -> Integers:
+    """Return the row of each decision's best candidate, int64[n]."""
+    if (np.diff(offsets) <= 0).any():
+        raise NothingEligibleError(f"decision {int(np.argmax(np.diff(offsets) <= 0))} has no eligible row")
+    _check_values(values)
+    if not len(values):
+        return np.zeros(0, np.int64)
+    starts = offsets[:-1]
+    is_best = values == np.repeat(np.maximum.reduceat(values, starts), np.diff(offsets))
+    return np.minimum.reduceat(np.where(is_best, np.arange(len(values)), len(values)), starts)
+
+
+def _count(eligible: Mask) -> int:
+    n_eligible = int(np.count_nonzero(eligible))
+    if not n_eligible:
+        raise NothingEligibleError(f"none of {len(eligible)} candidates is eligible")
+    return n_eligible
+
+
+def _check_values(values: Floats) -> None:
+    if not np.isfinite(values).all():
+        raise UnusableValuesError(
+            f"values of eligible candidates must be finite, got {values[~np.isfinite(values)][0]}"
+        )
+
+
+def _check_share(name: str, share: float) -> None:
+    if not 0.0 <= share <= 1.0:
+        raise PolicyError(f"{name} must lie in [0, 1], got {share}")
+
+
+def _check_squarecb(gamma: float, value_range: float) -> None:
+    if not (gamma > 0.0 and value_range > 0.0):
+        raise PolicyError(f"gamma and value_range must be positive, got gamma={gamma}, value_range={value_range}")

@@ -1,0 +1,175 @@
+"""The policy: distributions that are distributions, draws that realise them, a log form that agrees with the single one."""
+
+import itertools
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from features.config import Exploration
+from models import policy
+from models.policy import NothingEligibleError, PolicyError, UnusableValuesError
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+VALUE = st.floats(-3.0, 3.0) | st.sampled_from([0.0, 1.0])  # the latter makes ties common
+CANDIDATES = st.lists(st.tuples(VALUE, st.booleans()), min_size=1, max_size=12).filter(
+    lambda rows: any(kept for _, kept in rows)
+)
+EXPLORATION = st.builds(
+    Exploration,
+    kind=st.sampled_from(["none", "epsilon", "squarecb"]),
+    epsilon=st.floats(0.0, 1.0),
+    gamma=st.floats(0.01, 1e4),
+)
+
+
+def arrays(rows: list[tuple[float, bool]]) -> tuple[Floats, Mask]:
+    return np.array([value for value, _ in rows]), np.array([kept for _, kept in rows])
+
+
+def oracle(rows: list[tuple[float, bool]], exploration: Exploration, value_range: float) -> list[Fraction]:
+    """Compute the distribution in exact arithmetic, candidate by candidate, from the published formulas."""
+    kept = [index for index, (_, eligible) in enumerate(rows) if eligible]
+    best = max(kept, key=lambda index: (rows[index][0], -index))
+    exact = [Fraction(0)] * len(rows)
+    if exploration.kind == "squarecb":
+        for index in kept:
+            gap = (Fraction(rows[best][0]) - Fraction(rows[index][0])) / Fraction(value_range)
+            exact[index] = 1 / (len(kept) + Fraction(exploration.gamma) * gap)
+        exact[best] = Fraction(0)
+    exact[best] = 1 - sum(exact, Fraction(0))
+    epsilon = Fraction(0) if exploration.kind == "none" else Fraction(exploration.epsilon)
+    return [(1 - epsilon) * share + (epsilon / len(kept) if index in kept else 0) for index, share in enumerate(exact)]
+
+
+@settings(deadline=None)
+@given(CANDIDATES, EXPLORATION, st.floats(0.1, 100.0))
+def test_every_distribution_equals_the_exact_oracle(
+    rows: list[tuple[float, bool]], exploration: Exploration, value_range: float
+) -> None:
+    values, eligible = arrays(rows)
+    distribution = policy.explore(values, eligible, exploration, value_range)
+    assert distribution == pytest.approx([float(share) for share in oracle(rows, exploration, value_range)], abs=1e-12)
+
+
+@settings(deadline=None)
+@given(CANDIDATES, EXPLORATION)
+def test_a_distribution_sums_to_one_keeps_its_floor_and_leaves_the_ineligible_alone(
+    rows: list[tuple[float, bool]], exploration: Exploration
+) -> None:
+    values, eligible = arrays(rows)
+    distribution = policy.explore(values, eligible, exploration, 1.0)
+    assert abs(distribution.sum() - 1.0) <= 1e-12
+    assert (distribution[~eligible] == 0.0).all()
+    lowest = 0.0 if exploration.kind == "none" else exploration.epsilon / eligible.sum()
+    assert (distribution[eligible] >= lowest - 1e-15).all()
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(VALUE, min_size=1, max_size=9), max_size=8), EXPLORATION, st.floats(0.1, 10.0))
+def test_the_log_form_agrees_with_the_single_form(
+    decisions: list[list[float]], exploration: Exploration, value_range: float
+) -> None:
+    offsets = np.cumsum([0] + [len(values) for values in decisions]).astype(np.int64)
+    flat = np.array([value for values in decisions for value in values], dtype=np.float64)
+    together = policy.explore_log(flat, offsets, exploration, value_range)
+    for start, end in itertools.pairwise(offsets.tolist()):
+        alone = policy.explore(flat[start:end], np.ones(end - start, bool), exploration, value_range)
+        assert together[start:end] == pytest.approx(alone, abs=1e-14)
+
+
+@settings(deadline=None)
+@given(CANDIDATES, EXPLORATION, st.floats(0.0, 1.0, exclude_max=True))
+def test_a_draw_falls_on_the_candidate_whose_interval_holds_it(
+    rows: list[tuple[float, bool]], exploration: Exploration, u: float
+) -> None:
+    distribution = policy.explore(*arrays(rows), exploration, 1.0)
+    chosen = policy.choose(distribution, u)
+    assert distribution[chosen] > 0.0
+    assert distribution[:chosen].sum() <= u + 1e-12
+    assert u <= distribution[: chosen + 1].sum() + 1e-12
+
+
+def test_draws_realise_the_propensities_they_are_logged_with() -> None:
+    distribution = np.array([0.0, 0.125, 0.5, 0.0, 0.375, 0.0])
+    grid = (np.arange(8_000) + 0.5) / 8_000
+    drawn = np.bincount([policy.choose(distribution, u) for u in grid], minlength=6)
+    assert (drawn / 8_000).tolist() == distribution.tolist()
+
+
+def test_the_last_draw_never_falls_on_a_candidate_of_probability_zero() -> None:
+    short = np.array([0.1] * 10 + [0.0])  # ten tenths sum to 0.9999999999999999
+    assert short.cumsum()[-1] < 1.0
+    assert policy.choose(short, np.nextafter(1.0, 0.0)) == 9
+    assert policy.choose(np.array([0.0, 1.0]), 0.0) == 1
+
+
+def test_ties_go_to_the_first_eligible_candidate() -> None:
+    values, eligible = np.array([2.0, 2.0, 2.0]), np.array([False, True, True])
+    assert policy.greedy(values, eligible).tolist() == [0.0, 1.0, 0.0]
+    assert policy.greedy_log(values, np.array([0, 1, 3])).tolist() == [1.0, 1.0, 0.0]
+
+
+def test_squarecb_gives_equal_values_equal_chances_and_large_gamma_is_greedy() -> None:
+    everyone = np.ones(4, bool)
+    assert policy.squarecb(np.zeros(4), everyone, 10.0, 1.0).tolist() == [0.25] * 4
+    keen = policy.squarecb(np.array([0.0, 1.0, 0.5, 0.2]), everyone, 1e12, 1.0)
+    assert keen == pytest.approx([0.0, 1.0, 0.0, 0.0], abs=1e-9)
+
+
+def test_the_static_order_takes_its_first_eligible_and_then_the_order_of_the_candidates() -> None:
+    assert policy.static([2, 0], np.array([True, True, True])).tolist() == [0.0, 0.0, 1.0]
+    assert policy.static([2, 0], np.array([True, True, False])).tolist() == [1.0, 0.0, 0.0]
+    assert policy.static([2], np.array([False, True, False])).tolist() == [0.0, 1.0, 0.0]
+
+
+def test_a_mixture_weighs_each_policy_by_its_share() -> None:
+    mixed = policy.mixture([np.array([1.0, 0.0]), np.array([0.25, 0.75])], [0.9, 0.1])
+    assert mixed == pytest.approx([0.925, 0.075], abs=1e-15)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_no_number_is_refused_by_type_unless_it_is_not_eligible(broken: float) -> None:
+    values = np.array([1.0, broken])
+    with pytest.raises(UnusableValuesError, match="must be finite"):
+        policy.greedy(values, np.array([True, True]))
+    with pytest.raises(UnusableValuesError, match="must be finite"):
+        policy.greedy_log(values, np.array([0, 2]))
+    assert policy.greedy(values, np.array([True, False])).tolist() == [1.0, 0.0]
+
+
+def test_an_empty_eligible_set_is_refused_by_type() -> None:
+    nobody = np.zeros(2, bool)
+    attempts: tuple[Callable[[], Floats], ...] = (
+        lambda: policy.greedy(np.zeros(2), nobody),
+        lambda: policy.static([0], nobody),
+        lambda: policy.floor(np.zeros(2), nobody, 0.1),
+        lambda: policy.greedy_log(np.zeros(2), np.array([0, 0, 2])),
+    )
+    for attempt in attempts:
+        with pytest.raises(NothingEligibleError):
+            attempt()
+
+
+def test_impossible_shares_draws_and_distributions_are_refused_with_their_value() -> None:
+    fair = np.array([0.5, 0.5])
+    attempts: dict[str, Callable[[], object]] = {
+        "got 1.0": lambda: policy.choose(fair, 1.0),
+        "got nan": lambda: policy.choose(fair, float("nan")),
+        "sums to 1": lambda: policy.choose(np.array([0.5, 0.4]), 0.1),
+        "nonnegative": lambda: policy.choose(np.array([1.5, -0.5]), 0.1),
+        "shares must sum to 1": lambda: policy.mixture([fair, fair], [0.5, 0.6]),
+        "share must lie": lambda: policy.mixture([fair, fair], [1.5, -0.5]),
+        "epsilon must lie": lambda: policy.epsilon_floor(np.zeros(2), np.ones(2, bool), 1.1),
+        "gamma=0": lambda: policy.squarecb(np.zeros(2), np.ones(2, bool), 0, 1.0),
+        "value_range=0": lambda: policy.squarecb_log(np.zeros(2), np.array([0, 2]), 1.0, 0),
+    }
+    for message, attempt in attempts.items():
+        with pytest.raises(PolicyError, match=message):
+            attempt()
