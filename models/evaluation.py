@@ -12,8 +12,8 @@ w_i = pi(A_i) / p_i. Every estimate is the mean of one number per decision:
 When they mislead: a wrong propensity biases all of them (DR is saved only by a right q). Mass that the target puts where
 the log never goes counts as zero in IPS, is filled with the average of the rest in SNIPS and with q's word in DR: hence
 the refusals. A few large weights make every interval too narrow: hence the effective sample size. SNIPS is biased by
-order 1/n. A q fitted on the decisions it is used on makes DR overconfident: hence `models.logged.folds`. None of them sees what
-changes when the target decides for everyone (queues that fill, say). Intervals: see `models.intervals`.
+order 1/n. A q fitted on the decisions it is used on makes DR overconfident: hence `models.logged.folds`. None of them
+sees what changes when the target decides for everyone (queues that fill, say). Intervals: see `models.intervals`.
 """
 
 from collections.abc import Callable

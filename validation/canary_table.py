@@ -1,0 +1,83 @@
+"""From the decisions of a live canary, as the warehouse has them, to what the judge reads."""
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features import decision_log
+from features.config import Stream
+from features.decision_log import DecisionLog, category_column
+from models import evaluation, logged
+from models.logged import LoggedDecisions
+from validation.canary_log import CanaryLog
+
+Floats = NDArray[np.float64]
+
+_PREDICTIONS = msgspec.json.Decoder(dict[str, dict[str, list[float]]])
+
+
+def closed_prefix(rewards: pa.Table, challenger: str) -> pa.Table:
+    """Return the decisions that ``challenger`` took part in, in order of time, up to the first whose window is open.
+
+    Later ones that happen to be closed already would be the fast ones: counting them would favour whoever is fast.
+    """
+    took_part = rewards.filter(pc.and_(pc.equal(rewards["challenger"], challenger), rewards["explored"]))
+    took_part = took_part.sort_by([("decided_at", "ascending"), ("decision_id", "ascending")])
+    is_open = pc.equal(took_part["status"], "open")
+    first_open = pc.index(is_open, pa.scalar(value=True)).as_py()
+    return took_part if first_open < 0 else took_part.slice(0, first_open)
+
+
+def canary_log(closed: pa.Table, configured: Stream) -> CanaryLog:
+    """Return the canary's log; the challenger's logged values are the reward model.
+
+    They were frozen with its bytes, before the canary began.
+    """
+    if not closed.num_rows:
+        nothing = np.empty(0)
+        return CanaryLog(
+            decided_at=nothing.astype("datetime64[us]"),
+            unit=nothing.astype(np.int64),
+            share=nothing,
+            is_challenger=nothing.astype(np.bool_),
+            increment=nothing,
+            disagrees=nothing.astype(np.bool_),
+            harms={"failure": nothing},
+        )
+    log = decision_log.from_table(closed, configured.features, cluster_by="decision")
+    champion = log.policies.get("champion", log.policies["static"])
+    challenger = log.policies["challenger"]
+    decisions = LoggedDecisions(
+        offsets=log.offsets,
+        chosen=log.chosen,
+        propensity=log.propensity,
+        reward=configured.objective.clip(log.reward),
+    )
+    is_challenger = pc.equal(closed["arm"], "challenger").to_numpy()
+    probability = closed["arm_probability"].to_numpy()
+    return CanaryLog(
+        decided_at=log.decided_at,
+        unit=category_column(closed["arm_unit"].combine_chunks()).codes,
+        share=np.where(is_challenger, probability, 1.0 - probability),
+        is_challenger=is_challenger,
+        increment=evaluation.increments(decisions, challenger, champion, _values(closed, log, configured)),
+        disagrees=logged.find_disagreements(decisions, challenger, champion),
+        harms={"failure": np.nan_to_num(1.0 - log.success, nan=1.0)},
+    )
+
+
+def _values(closed: pa.Table, log: DecisionLog, configured: Stream) -> Floats:
+    """Return the challenger's value of every eligible row, clipped to the declared bounds; the worst where it failed to say."""
+    values = np.full(int(log.offsets[-1]), configured.objective.low)
+    eligible = closed["eligible"].to_pylist()
+    predictions: list[Mapping[str, Mapping[str, list[float]]]] = [
+        _PREDICTIONS.decode(p) for p in closed["predictions"].to_pylist()
+    ]
+    for row, (mask, predicted) in enumerate(zip(eligible, predictions, strict=True)):
+        if said := predicted.get("challenger"):
+            values[log.offsets[row] : log.offsets[row + 1]] = np.array(said["value"])[mask]
+    return configured.objective.clip(values)
