@@ -21,6 +21,7 @@ from models.router import Card, Head, HeadName
 Floats = NDArray[np.float64]
 MAX_CATEGORIES = 1_000  # per column: the most frequent are kept, the rest read as missing, so that memory stays bounded
 N_GOLDEN_ROWS = 32
+VALUE_TAIL = 0.005  # of the predictions on each side that the reward model gives up for narrower bounds
 
 
 class TrainingRefusedError(ValueError):
@@ -84,12 +85,22 @@ def train(
         heads=heads,
         objective=objective,
         destinations=destinations,
+        value_low=objective.low,
+        value_high=objective.high,
         trained={**trained, "n_examples": len(matrix), "lightgbm": lightgbm.__version__, "seed": settings.seed},
     )
-    (folder / router.CARD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
+    _write_card(folder, card)
+    values = objective.clip(router.load(folder).score_matrix(matrix).value)
+    low, high = np.quantile(values, (VALUE_TAIL, 1.0 - VALUE_TAIL)).tolist()
+    if low < high:  # a router that says the same of everything keeps the objective's own bounds
+        _write_card(folder, msgspec.structs.replace(card, value_low=low, value_high=high))
     loaded = router.load(folder)
     router.save_golden(folder, loaded, _golden_rows(matrix))
     return loaded
+
+
+def _write_card(folder: Path, card: Card) -> None:
+    (folder / router.CARD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
 
 
 def _check(examples: Examples, settings: Training) -> None:

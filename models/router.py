@@ -48,7 +48,11 @@ class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a router is: feature order, category orders, heads with bounds, objective, and where it was learned."""
+    """What a router is: feature order, category orders, heads with bounds, objective, and where it was learned.
+
+    ``value_low`` and ``value_high`` are all but the outermost of the values that it predicted in training. As a reward
+    model it is clipped to them: that biases nothing, and the canary's bets may be larger.
+    """
 
     stream: str
     feature_set: str
@@ -57,6 +61,8 @@ class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     heads: dict[HeadName, Head]
     objective: Objective
     destinations: tuple[str, ...]
+    value_low: float
+    value_high: float
     trained: dict[str, str | float | int]
     schema: Annotated[int, Meta(ge=1, le=1)] = 1
     kind: Literal["router"] = "router"
@@ -130,6 +136,20 @@ def _offset_column(card: Card, head: Head) -> int | None:
     return None if head.offset is None else card.numbers.index(head.offset)
 
 
+def read_card(folder: Path) -> Card:
+    """Read the card alone.
+
+    Raises
+    ------
+    ContractMismatchError
+        If it is not there, or is none.
+    """
+    try:
+        return msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=Card)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ContractMismatchError(f"{CARD_FILE} cannot be read: {error}") from None
+
+
 def load(folder: Path) -> Router:
     """Load a router from a *verified* folder: a truncated LightGBM file kills the process that reads it.
 
@@ -138,10 +158,7 @@ def load(folder: Path) -> Router:
     ContractMismatchError
         If the card and the files do not fit together.
     """
-    try:
-        card = msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=Card)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise ContractMismatchError(f"{CARD_FILE} cannot be read: {error}") from None
+    card = read_card(folder)
     n_features = len(card.numbers) + len(card.categories)
     boosters: dict[HeadName, list[Booster]] = {}
     for name, head in card.heads.items():

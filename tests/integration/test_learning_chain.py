@@ -149,7 +149,7 @@ def test_a_good_canary_is_promoted_on_its_live_outcomes(
     stream = tiny.streams["orders"]
     judging = canary_gate.build_gate(stream.gate, stream.objective)
     table = rewards(warehouse, tiny, as_of=told[-1][1].observed_at)
-    canary_log = canary_table.canary_log(canary_table.closed_prefix(table, "c" * 64), stream)
+    canary_log = canary_table.canary_log(canary_table.closed_prefix(table, "c" * 64), stream, (0.0, 1.0))
     assert canary_log.is_challenger.mean() == pytest.approx(0.25, abs=0.03)
     verdict = canary.judge(canary_log, judging)
     assert verdict.state == "promote", verdict.reasons
@@ -169,7 +169,7 @@ def test_only_decisions_before_the_first_open_window_are_counted(
     warehouse = ingest(tmp_path, tiny, [*told[:80], *told[81:], told[80]])
     table = rewards(warehouse, tiny, as_of=told[-1][1].observed_at)
     assert canary_table.closed_prefix(table, "c" * 64).num_rows == 80
-    empty = canary_table.canary_log(canary_table.closed_prefix(table, "d" * 64), tiny.streams["orders"])
+    empty = canary_table.canary_log(canary_table.closed_prefix(table, "d" * 64), tiny.streams["orders"], (0.0, 1.0))
     assert empty.n_decisions == 0
     judging = canary_gate.build_gate(tiny.streams["orders"].gate, tiny.streams["orders"].objective)
     assert canary.judge(empty, judging).state == "no_data"

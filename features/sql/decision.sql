@@ -1,0 +1,1 @@
+SELECT * FROM decisions WHERE decision_id = $decision_id

@@ -1,0 +1,1 @@
+SELECT * FROM outcomes WHERE decision_id = $decision_id ORDER BY attempt, observed_at, outcome_key

@@ -1,0 +1,1 @@
+SELECT digest, "position", n_rows FROM progress WHERE source = $source

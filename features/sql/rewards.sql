@@ -1,0 +1,34 @@
+-- Every decision of a stream with the outcome that counts: of those observed by as_of and within the window, the one of
+-- the highest attempt; of one attempt, the one that the assigned destination served, then the first observed.
+-- A decision is open until a final outcome is there or its window is over; then it is lost, or censored if it was cut.
+WITH decided AS (
+    SELECT * FROM decisions
+    WHERE stream = $stream
+        AND decided_at <= $as_of::TIMESTAMPTZ
+        AND ($since::TIMESTAMPTZ IS NULL OR decided_at >= $since::TIMESTAMPTZ)
+        AND ($until::TIMESTAMPTZ IS NULL OR decided_at < $until::TIMESTAMPTZ)
+),
+counted AS (
+    SELECT decision_id, served, attempt, observed_at, success, latency_ms, cost_usd, status
+    FROM outcomes
+    JOIN (SELECT decision_id, decided_at, assigned FROM decided) AS made USING (decision_id)
+    WHERE epoch_us(observed_at) <= least(epoch_us($as_of::TIMESTAMPTZ), epoch_us(decided_at) + $window_us)
+    QUALIFY row_number() OVER (
+        PARTITION BY decision_id ORDER BY attempt DESC, served = assigned DESC, observed_at, outcome_key
+    ) = 1
+)
+SELECT
+    decision_id, decided_at, event_source, event_id, arm_unit,
+    destinations, [NOT map_contains(excluded, name) for name in destinations] AS eligible,
+    assigned, list_position(destinations, assigned)::BIGINT - 1 AS assigned_index,
+    propensity, mixture, policies, predictions, feature_set, numbers, categories,
+    explored, mode, arm, arm_probability, generation, champion, challenger, shadow,
+    served, attempt, observed_at, success, latency_ms, cost_usd,
+    CASE
+        WHEN counted.status IN ('observed', 'timeout', 'lost') THEN counted.status
+        WHEN epoch_us($as_of::TIMESTAMPTZ) <= epoch_us(decided_at) + $window_us THEN 'open'
+        ELSE coalesce(counted.status, 'lost')
+    END AS status
+FROM decided
+LEFT JOIN counted USING (decision_id)
+ORDER BY decided_at, decision_id

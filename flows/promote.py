@@ -1,0 +1,210 @@
+"""Promote: one step of the way from an approval in the registry to what the shims serve; run it as often as you like.
+
+What is approved and true becomes a canary; a live canary is looked at, and climbs, wins, or is withdrawn. Every step is
+one generation of the ledger, so a step that was killed half way is simply taken again.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from features import history
+from features.config import Gate
+from flows.publishing import publish
+from flows.wiring import Wiring, wire
+from models import evidence, router
+from models.registered import Downloaded, Version
+from models.releases import bundle, transitions
+from models.releases.bundle import BundleError
+from validation import canary, canary_gate, canary_table, trust
+from validation.canary import Verdict
+from validation.canary_gate import CanaryGate
+from validation.canary_log import CanaryLog
+from validation.trust import STATIC, Approval, Facts
+
+ROUTER = "router"
+
+
+REFUSED_TAG = "turnout.refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One look at a live canary."""
+
+    log: CanaryLog
+    gate: CanaryGate
+    verdict: Verdict
+
+
+def pending_versions(wired: Wiring, model: str, stream: str) -> list[Version]:
+    """Return the approved versions of ``model`` for ``stream`` that were neither released nor refused, newest first."""
+    seen = {recorded.entry.evidence.get("version") for recorded in wired.ledger.entries()}
+    versions = reversed(wired.registry.versions(model))
+    mine = (version for version in versions if Approval.from_tags(version.tags).stream == stream)
+    return [version for version in mine if identity(version) not in seen and REFUSED_TAG not in version.tags]
+
+
+def identity(version: Version) -> str:
+    """Return what names a version for good: MLflow gives the number of a deleted one to the next."""
+    return f"{version.name}/{version.number} of {version.created_at.isoformat()}"
+
+
+def admit(wired: Wiring, version: Version, *, dry_run: bool) -> dict[str, Any]:
+    """Hold an approved version against its bytes, its evidence and the ledger; release it, or write on it why not.
+
+    A router begins as a canary; any other model is released at once.
+    """
+    approval = Approval.from_tags(version.tags)
+    downloaded = wired.registry.download(version, wired.workspace(f"approved-{version.name}-{version.number}"))
+    reasons = trust.refusals(approval, _facts(wired, approval, downloaded))
+    report = {
+        "version": identity(version),
+        "digest": approval.digest,
+        "approver": approval.approver,
+        "reasons": reasons,
+    }
+    if dry_run:
+        return {"state": "would_refuse" if reasons else "would_admit", **report}
+    if reasons:
+        wired.registry.annotate(version, {REFUSED_TAG: "; ".join(reasons)})
+        return {"state": "refused", **report}
+    wired.store.put(downloaded.bundle, digest=approval.digest)
+    return {"state": "admitted", "generation": _release(wired, version, approval), **report}
+
+
+def look(wired: Wiring, stream: str) -> Look:
+    """Judge the live canary of ``stream`` on all that is closed by now."""
+    configured = wired.configuration.streams[stream]
+    canary_digest = wired.canary(stream)
+    rewards = history.rewards(
+        wired.warehouse,
+        stream,
+        objective=configured.objective,
+        as_of=wired.now,
+        since=_began_at(wired, stream, canary_digest),
+    )
+    card = router.read_card(wired.store.path(canary_digest))
+    bounds = (card.value_low, card.value_high)
+    log = canary_table.canary_log(canary_table.closed_prefix(rewards, canary_digest), configured, bounds)
+    gate = canary_gate.build_gate(configured.gate, configured.objective, value_low=bounds[0], value_high=bounds[1])
+    return Look(log=log, gate=gate, verdict=canary.judge(log, gate))
+
+
+def act(wired: Wiring, stream: str, seen: Look, *, dry_run: bool) -> dict[str, Any]:
+    """Do what the verdict says: promote, withdraw, climb a rung, or wait."""
+    live, verdict = wired.live(stream), seen.verdict
+    shares = [rung.share for rung in seen.gate.ladder]
+    rung = shares.index(live.canary_share)
+    following = canary.next_rung(verdict, seen.log, seen.gate, rung)
+    report = {"stream": stream, "canary": live.canary, **asdict(verdict), "share": live.canary_share}
+    if dry_run or (verdict.state in ("inconclusive", "no_data") and following == rung):
+        return {**report, "generation": wired.generation}
+    said = {"verdict": verdict.state, "e_value": f"{verdict.e_value:.6g}", "n_decisions": str(verdict.n_decisions)}
+    why: dict[str, Any] = {"stream": stream, "reason": "; ".join(verdict.reasons), "evidence": said}
+    if verdict.state == "promote":
+        return {**report, "generation": wired.append(transitions.promote, **why)}
+    if verdict.state == "rollback":
+        return {**report, "generation": wired.append(transitions.withdraw, **why)}
+    share = shares[following]
+    generation = wired.append(transitions.advance_canary, share=share, **why)
+    return {**report, "state": "advanced", "share": share, "generation": generation}
+
+
+def mirror_aliases(wired: Wiring, stream: str) -> None:
+    """Let MLflow's aliases say what the ledger says: ``champion-STREAM`` and ``challenger-STREAM``. Nothing reads them back."""
+    live = wired.live(stream)
+    for alias, digest in (("champion", live.champion), ("challenger", live.canary)):
+        versions = (v for v in wired.registry.versions(ROUTER) if Approval.from_tags(v.tags).digest == digest)
+        if digest is not None and (version := next(versions, None)) is not None:
+            wired.registry.set_alias(version, f"{alias}-{stream}")
+
+
+def _facts(wired: Wiring, approval: Approval, downloaded: Downloaded) -> Facts:
+    gate = wired.configuration.streams[approval.stream].gate if approval.stream else Gate()
+    live = wired.live(approval.stream).champion if approval.stream else wired.released(approval.kind)
+    head = wired.ledger.head()
+    return Facts(
+        digest=_digest(downloaded.bundle),
+        evidence=_sha256(downloaded.evidence / evidence.REPORT_FILE),
+        baseline=live or STATIC,
+        revoked=head.entry.revoked if head else (),
+        max_age=timedelta(hours=gate.evidence_max_age_hours),
+        two_person=gate.two_person,
+        now=wired.now,
+    )
+
+
+def _digest(folder: Path) -> str:
+    """Return the digest of a bundle that is whole, else nothing: what cannot be verified equals no approved digest."""
+    try:
+        digest = bundle.read_digest(folder)
+        bundle.verify(folder, digest)
+    except BundleError:
+        return ""
+    return digest
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _release(wired: Wiring, version: Version, approval: Approval) -> int:
+    said = {"version": identity(version), "report": approval.evidence, "approver": approval.approver}
+    why: dict[str, Any] = {"reason": f"approved by {approval.approver}", "evidence": said}
+    if approval.kind != ROUTER:
+        return wired.append(transitions.release_model, name=approval.kind, digest=approval.digest, **why)
+    share = wired.configuration.streams[approval.stream].gate.ladder[0].share
+    return wired.append(transitions.start_canary, stream=approval.stream, digest=approval.digest, share=share, **why)
+
+
+def _began_at(wired: Wiring, stream: str, canary_digest: str) -> datetime | None:
+    """Return when the canary that is live now began: an earlier try of the same bytes is another canary."""
+    began_at = None
+    for recorded in wired.ledger.entries():
+        release = recorded.entry.streams.get(stream)
+        if release is None or release.canary != canary_digest:
+            began_at = None
+        elif began_at is None:
+            began_at = recorded.entry.at
+    return began_at
+
+
+_pending = task(retries=3, retry_delay_seconds=10, cache_policy=NO_CACHE)(pending_versions)
+_admit = task(cache_policy=NO_CACHE)(admit)
+_look = task(cache_policy=NO_CACHE)(look)
+_act = task(cache_policy=NO_CACHE)(act)
+_mirror = task(retries=3, retry_delay_seconds=10, cache_policy=NO_CACHE)(mirror_aliases)
+
+
+@flow(name="promote")
+def promote(stream: str, as_of: str | None = None, *, dry_run: bool = False) -> dict[str, Any]:
+    """Take one step for the router of ``stream``: look at its live canary, or admit the newest approval.
+
+    Returns a report: ``state`` is ``idle``, ``admitted``, ``refused``, ``advanced`` or the verdict, with reasons and numbers.
+    """
+    wired = wire(as_of)
+    if wired.live(stream).canary is not None:
+        report = _act(wired, stream, _look(wired, stream), dry_run=dry_run)
+    elif versions := _pending(wired, ROUTER, stream):
+        report = _admit(wired, versions[0], dry_run=dry_run)
+    else:
+        return publish("promote", {"state": "idle", "stream": stream})
+    if not dry_run:
+        _mirror(wired, stream)
+    return publish("promote", report)
+
+
+@flow(name="release")
+def release(model: str, as_of: str | None = None, *, dry_run: bool = False) -> dict[str, Any]:
+    """Release the newest approval of a ``model`` that is no router (``forecaster``); returns a report as `promote` does."""
+    wired = wire(as_of)
+    versions = _pending(wired, model, "")
+    if not versions:
+        return publish("release", {"state": "idle", "model": model})
+    return publish("release", _admit(wired, versions[0], dry_run=dry_run))

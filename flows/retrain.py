@@ -1,0 +1,168 @@
+"""Retrain: closed outcomes in, a judged and registered candidate out; or the reason why there is none."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from features import decision_log, history
+from features.config import Stream
+from features.decision_log import DecisionLog
+from features.history import TrainingRows
+from flows.publishing import publish
+from flows.wiring import Wiring, actor, wire
+from models import comparison, evidence, fit, router
+from models.comparison import Comparison, OfflineVerdict
+from models.evidence import Circumstances
+from models.fit import Examples
+from models.registered import unverified
+from models.releases import bundle
+from models.router import Router
+from validation import batch, gate
+from validation.batch import BatchVerdict
+from validation.trust import STATIC, Approval
+
+CANDIDATE_MODEL = "router-candidate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A fitted router, sealed: its folder, digest, and the later slice of the log that judges it."""
+
+    folder: Path
+    digest: str
+    router: Router
+    holdout: DecisionLog
+
+
+def read_rows(wired: Wiring, stream: str) -> TrainingRows:
+    """Return what may be trained on: closed, explored, of the stream's present feature set."""
+    configured = wired.configuration.streams[stream]
+    return history.training_rows(
+        wired.snapshot(),
+        stream,
+        objective=configured.objective,
+        feature_set=configured.features.version,
+        as_of=wired.now,
+    )
+
+
+def validate_rows(wired: Wiring, stream: str, rows: TrainingRows) -> BatchVerdict:
+    """Return Great Expectations' verdict on the batch, and build its pages."""
+    configured = wired.configuration.streams[stream]
+    expectations = batch.Expectations(min_rows=configured.training.min_decisions, destinations=configured.destinations)
+    return batch.judge(rows, expectations, docs_folder=wired.settings.data_docs_path)
+
+
+def fit_candidate(wired: Wiring, stream: str, rows: TrainingRows) -> Candidate:
+    """Fit on the earlier part of the log and seal the bytes; the later part is kept to judge them."""
+    configured = wired.configuration.streams[stream]
+    log = decision_log.from_table(rows.table, configured.features, cluster_by=configured.cluster)
+    training, holdout = log.split(configured.training.holdout_share)
+    folder = wired.workspace(f"router-{stream}-{wired.now:%Y%m%dT%H%M%S}")
+    fitted = fit.train(
+        examples_of(training, configured),
+        folder,
+        stream=stream,
+        feature_set=configured.features.version,
+        objective=configured.objective,
+        destinations=configured.destinations,
+        settings=configured.training,
+        trained={"since": str(training.decided_at.min()), "until": str(training.decided_at.max())},
+    )
+    return Candidate(folder=folder, digest=bundle.seal(folder, kind="router"), router=fitted, holdout=holdout)
+
+
+def examples_of(log: DecisionLog, configured: Stream) -> Examples:
+    """Return the assigned candidates' rows of ``log`` with their outcomes."""
+    return Examples(
+        number_names=tuple(configured.features.numbers),
+        category_names=tuple(configured.features.categories),
+        numbers=log.numbers[log.chosen],
+        categories=[column.take(log.chosen) for column in log.categories],
+        success=log.success,
+        latency_ms=log.latency_ms,
+        cost_usd=log.cost_usd,
+        propensity=log.propensity,
+    )
+
+
+def compare_candidate(wired: Wiring, stream: str, candidate: Candidate) -> Comparison:
+    """Evaluate the sealed bytes against the live champion on the slice that neither was fitted on."""
+    digest = wired.live(stream).champion
+    champion = None if digest is None else router.load(wired.store.path(digest))
+    return comparison.compare(candidate.holdout, router.load(candidate.folder), champion)
+
+
+def register_candidate(
+    wired: Wiring,
+    stream: str,
+    candidate: Candidate,
+    compared: Comparison,
+    verdict: OfflineVerdict,
+    quality: BatchVerdict,
+) -> int:
+    """Log bundle and evidence to MLflow, register the version, and tag it with all that promotion will check."""
+    champion = wired.live(stream).champion
+    circumstances = Circumstances(
+        stream=stream,
+        candidate_digest=candidate.digest,
+        champion_digest=champion,
+        baseline_generation=wired.generation,
+        policy_revision=wired.configuration.revision,
+        created_at=wired.now.isoformat(),
+        data={"holdout_since": str(compared.since), "holdout_until": str(compared.until)},
+        batch={"state": quality.state, "suite": quality.suite_digest},
+    )
+    folder = wired.workspace(f"evidence-{candidate.digest[:12]}")
+    digest = evidence.write(folder, compared, verdict, candidate.router.card, circumstances)
+    approval = Approval(
+        kind="router",
+        stream=stream,
+        digest=candidate.digest,
+        evidence=digest,
+        evidence_at=circumstances.created_at,
+        baseline=champion or STATIC,
+        verdict=verdict.state,
+        author=unverified(actor()),
+        approver="",
+    )
+    return wired.registry.log_candidate(
+        CANDIDATE_MODEL,
+        candidate.folder,
+        folder,
+        metrics=evidence.metrics(compared),
+        params={name: str(value) for name, value in candidate.router.card.trained.items()},
+        tags=approval.tags(),
+        description=evidence.summary(compared, verdict, circumstances),
+    )
+
+
+_read = task(cache_policy=NO_CACHE)(read_rows)
+_validate = task(cache_policy=NO_CACHE)(validate_rows)
+_fit = task(cache_policy=NO_CACHE)(fit_candidate)
+_compare = task(cache_policy=NO_CACHE)(compare_candidate)
+_register = task(retries=3, retry_delay_seconds=10, cache_policy=NO_CACHE)(register_candidate)
+
+
+@flow(name="retrain")
+def retrain(stream: str, as_of: str | None = None) -> dict[str, Any]:
+    """Retrain the router of ``stream`` on what is closed by ``as_of`` (RFC 3339; default now); register what passed the gate.
+
+    Returns a report: ``state`` is ``registered``, ``not_registered`` or ``skipped``, with the reasons and the figures.
+    """
+    wired = wire(as_of)
+    rows = _read(wired, stream)
+    quality = _validate(wired, stream, rows)
+    if quality.state != "passed":
+        return publish("retrain", {"state": "skipped", "stream": stream, "reasons": quality.failures})
+    candidate = _fit(wired, stream, rows)
+    compared = _compare(wired, stream, candidate)
+    verdict = gate.judge(compared, wired.configuration.streams[stream].gate)
+    report = {"stream": stream, "digest": candidate.digest, "reasons": verdict.reasons, **evidence.metrics(compared)}
+    if verdict.state != "passed":
+        return publish("retrain", {"state": "not_registered", **report})
+    version = _register(wired, stream, candidate, compared, verdict, quality)
+    return publish("retrain", {"state": "registered", "version": version, **report})

@@ -1,0 +1,137 @@
+"""The one place where everything is wired: settings, configuration, clock, warehouse, ledger, store and registry."""
+
+import getpass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from features import clock, config, snapshot
+from features.clock import Clock, ReplayClock, SystemClock
+from features.config import Configuration
+from features.snapshot import Snapshot
+from features.warehouse import Warehouse
+from flows import settings as environment
+from flows.settings import Settings
+from models.registry import Registry
+from models.releases import transitions
+from models.releases.entry import Entry, StreamRelease
+from models.releases.ledger import Ledger
+from models.releases.store import Store
+from models.releases.transitions import Attribution
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wiring:
+    """What a flow works with. Nothing is opened before it is first used."""
+
+    settings: Settings
+    clock: Clock
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        """The checked turnout.toml."""
+        return config.load(self.settings.config_path)
+
+    @cached_property
+    def warehouse(self) -> Warehouse:
+        """The warehouse; it locks per transaction, so keeping it is free."""
+        return Warehouse(self.settings.warehouse_path)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger of generations."""
+        return Ledger(self.settings.ledger_path)
+
+    @cached_property
+    def store(self) -> Store:
+        """The release store."""
+        return Store(self.settings.store_path)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """MLflow."""
+        return Registry(self.settings.tracking_uri)
+
+    @property
+    def now(self) -> datetime:
+        """The present instant, by the one clock."""
+        return self.clock.now()
+
+    @property
+    def generation(self) -> int:
+        """The ledger's generation, 0 before the first."""
+        head = self.ledger.head()
+        return head.entry.generation if head else 0
+
+    def live(self, stream: str) -> StreamRelease:
+        """Return what the ledger says of ``stream``; before it says anything, the configured mode without a model."""
+        head = self.ledger.head()
+        released = head.entry.streams.get(stream) if head else None
+        return released or StreamRelease(mode=self.configuration.streams[stream].mode)
+
+    def canary(self, stream: str) -> str:
+        """Return the digest of the stream's canary.
+
+        Raises
+        ------
+        ValueError
+            If it has none.
+        """
+        digest = self.live(stream).canary
+        if digest is None:
+            raise ValueError(f"stream {stream!r} has no canary")
+        return digest
+
+    def released(self, model: str) -> str | None:
+        """Return the digest that is released of a model that is no router."""
+        head = self.ledger.head()
+        return head.entry.models.get(model) if head else None
+
+    def append(self, propose: Callable[..., Entry], *, reason: str, evidence: Mapping[str, str], **choices: Any) -> int:
+        """Append what ``propose`` (one of `models.releases.transitions`) makes of the history; return its generation.
+
+        Raises
+        ------
+        LedgerConflictError
+            If another came first; nothing was changed.
+        """
+        history = self.ledger.history()
+        if history.head is None:
+            modes = {name: stream.mode for name, stream in self.configuration.streams.items()}
+            begun = Attribution(actor=actor(), reason="the first generation", at=self.now)
+            self.ledger.append(transitions.genesis(streams=modes, by=begun), expected_head="")
+            history = self.ledger.history()
+        by = Attribution(actor=actor(), reason=reason, at=self.now, evidence=evidence)
+        entry = propose(history, by=by, **choices)
+        self.ledger.append(entry, expected_head=history.hash)
+        return entry.generation
+
+    def snapshot(self) -> Snapshot:
+        """Write and return a fresh snapshot: what reads for long must not hold the warehouse."""
+        return snapshot.write(self.warehouse, self.settings.snapshot_path, now=self.now)
+
+    def workspace(self, name: str) -> Path:
+        """Return a folder for intermediate files of one run."""
+        folder = self.settings.home / "work" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def wire(as_of: str | None = None, *, settings: Settings | None = None) -> Wiring:
+    """Return the wiring of this process; ``as_of`` (RFC 3339) replays an instant of the past.
+
+    Raises
+    ------
+    ValueError
+        If ``as_of`` is no instant with a zone.
+    """
+    replayed = None if as_of is None else ReplayClock(at=clock.utc(datetime.fromisoformat(as_of)))
+    return Wiring(settings=settings or environment.read(), clock=replayed or SystemClock())
+
+
+def actor() -> str:
+    """Return who runs this process."""
+    return getpass.getuser()

@@ -1,0 +1,142 @@
+"""The loop itself, played on a stack that is up: history, forecaster, router, canary, live months, tally."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from flows.forecast import forecast
+from flows.ingest import ingest
+from flows.promote import promote, release
+from flows.retrain import retrain
+from flows.wiring import Wiring, wire
+from scenarios.flights import hindsight, past, report, world
+from scenarios.flights.broker import Broker
+from scenarios.flights.configuration import STREAM
+from scenarios.flights.parcels import Parcels, instants
+from scenarios.flights.replay import Replay
+from scenarios.flights.stopwatch import Stopwatch
+from scenarios.flights.world import World
+
+LOOK_EVERY = timedelta(hours=3)  # while a canary is live
+CARE_EVERY = timedelta(days=14)  # ingest and a fresh forecast, once the canary is settled
+LATEST_OUTCOME = timedelta(days=2)  # the history's last outcomes become known after the live part has begun
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One run of the demo: what it plays with, and how the time went. Without an ``approver`` it waits for a person."""
+
+    home: Path
+    whole: World
+    text: str
+    shim_url: str
+    mlflow_url: str
+    approver: str | None
+    watch: Stopwatch
+    progress: Progress
+
+    def play(self) -> dict[str, Any]:
+        """Play the whole loop and return the report."""
+        past_world = self.whole.between(world.HISTORY_BEGINS_AT, world.LIVE_BEGINS_AT)
+        live_world = self.whole.between(world.LIVE_BEGINS_AT, world.YEAR_ENDS_AT)
+        begins_at = instants(live_world.ready_at[:1])[0]
+        with self.watch.step("history"):
+            self._ingest([str(path) for path in self._write_past(past_world)], begins_at + LATEST_OUTCOME)
+        with self.watch.step("forecast"):
+            self._approve("forecaster", forecast(_iso(begins_at)))
+            release("forecaster", _iso(begins_at))
+        with self.watch.step("retrain"):
+            self._approve("router", retrain(STREAM, _iso(begins_at)))
+        with self.watch.step("promote"):
+            promote(STREAM, _iso(begins_at))
+        replay = Replay(parcels=Parcels(live_world), broker=Broker(url=self.shim_url))
+        promotion = self._replay(replay)
+        with self.watch.step("tally"):
+            return self._report(live_world, replay, promotion)
+
+    def _write_past(self, past_world: World) -> list[Path]:
+        task = self.progress.add_task("deciding January to August", total=past_world.n_events)
+        folder = self.home / "past"
+        return past.write(past_world, self.text, folder, on_progress=lambda n: self.progress.advance(task, n))
+
+    def _replay(self, replay: Replay) -> dict[str, Any]:
+        """Play the live part; look after the canary while there is one, and after the warehouse now and then."""
+        task = self.progress.add_task("September to December", total=replay.parcels.world.n_events)
+        promotion: dict[str, Any] = {}
+        next_look = replay.parcels.ready_at[0] + LOOK_EVERY
+        hours = replay.hours()
+        while True:
+            with self.watch.step("replay"):
+                at, n_parcels = next(hours, (None, 0))
+            if at is None:
+                break
+            self.progress.advance(task, n_parcels)
+            if at >= next_look:
+                with self.watch.step("promote"):
+                    promotion, settled = self._care(at, promotion)
+                next_look = at + (CARE_EVERY if settled else LOOK_EVERY)
+        with self.watch.step("replay"):
+            last = replay.finish()
+        with self.watch.step("ingest"):
+            self._ingest([str(self.wired.settings.spool_path)], last)
+        return promotion
+
+    def _care(self, at: datetime, promotion: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Ingest, look at the canary if one is live, else refresh the forecast; return what was found and whether it is settled."""
+        self._ingest([str(self.wired.settings.spool_path)], at)
+        if self.wired.live(STREAM).canary is not None:
+            promotion = promote(STREAM, _iso(at))
+        else:
+            forecast(_iso(at), refresh=True)
+        return promotion, self.wired.live(STREAM).canary is None
+
+    def _ingest(self, sources: list[str], at: datetime) -> None:
+        ingest(sources, as_of=_iso(at))
+
+    def _approve(self, model: str, made: Mapping[str, Any]) -> None:
+        """Approve a registered candidate under the name given, or wait for a person to press the button."""
+        if made["state"] != "registered":
+            raise RuntimeError(f"the {model} was not registered: {made['state']}: {made['reasons']}")
+        registry = self.wired.registry
+        if self.approver is not None:
+            candidate = registry.version(f"{model}-candidate", made["version"])
+            registry.approve(candidate, target=model, actor=self.approver, reason="approved in the demo")
+            return
+        page = f"{self.mlflow_url}/#/models/{model}-candidate/versions/{made['version']}"
+        self.progress.console.print(f"waiting: open {page} and press Promote model, to {model}")
+        while not registry.versions(model):
+            time.sleep(2.0)
+
+    @property
+    def wired(self) -> Wiring:
+        """The wiring of this process, by the machine's clock."""
+        return wire()
+
+    def _report(self, live_world: World, replay: Replay, promotion: Mapping[str, Any]) -> dict[str, Any]:
+        choices = {
+            "static": live_world.static_choice(),
+            "earliest": live_world.earliest_choice(),
+            "champion": hindsight.champion_choices(self.wired, live_world),
+            "as_served": replay.assigned,
+            "oracle": live_world.best_choice(),
+        }
+        return {
+            **report.policies(live_world, choices),
+            "promotion": {
+                "verdict": promotion["state"],
+                "decisions": promotion["n_decisions"],
+                "generation": promotion["generation"],
+            },
+            "lost_records": hindsight.count_lost(self.wired, replay),
+            "forecast": hindsight.judge_forecast(self.wired),
+            "seconds": self.watch.seconds,
+        }
+
+
+def _iso(at: datetime) -> str:
+    return at.isoformat()

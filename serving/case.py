@@ -1,0 +1,111 @@
+"""An event as it comes to be decided: who might serve it, who of them may, the features of each, and the static choice."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.records import Candidate, Event
+from features.vector import Vectors
+from models import policy
+from serving.plan import StreamPlan
+
+Floats = NDArray[np.float64]
+
+
+class NoEligibleDestinationError(ValueError):
+    """Nothing may serve the event and the stream has no refusal destination; ``excluded`` gives each one's rule."""
+
+    def __init__(self, stream: str, excluded: Mapping[str, str]) -> None:
+        super().__init__(f"no destination of stream {stream!r} may serve the event, and it has no refusal destination")
+        self.excluded = dict(excluded)
+
+
+class FeatureRangeError(ValueError):
+    """A number too large to be a feature."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked: an event, and who could serve it (no destination twice)."""
+
+    event: Event
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """An event with everyone who might serve it, who of them may, and the features of each. ``refused``: nobody may."""
+
+    event: Event
+    plan: StreamPlan
+    at: datetime
+    candidates: tuple[Candidate, ...]
+    excluded: dict[str, str]
+    eligible: NDArray[np.bool_]
+    vectors: Vectors
+    refused: bool
+
+    def unit(self) -> str:
+        """Return what a canary's arm is drawn for: the key where the stream keeps keys together, else the event."""
+        event = self.event
+        return event.key if self.plan.stream.sticky and event.key is not None else f"{event.source}/{event.id}"
+
+    def static(self) -> Floats:
+        """Return the distribution that is sure of the static routes' choice."""
+        index_of = {candidate.destination: index for index, candidate in enumerate(self.candidates)}
+        order = [index_of[name] for name in self.plan.static_order(self.event) if name in index_of]
+        return policy.static(order, self.eligible)
+
+    def logged_numbers(self) -> tuple[tuple[float | None, ...], ...]:
+        """Return the number features as they are logged: None where missing."""
+        numbers = self.vectors.numbers
+        if np.isnan(numbers).any():
+            rows = numbers.tolist()
+            return tuple(tuple(None if cell != cell else cell for cell in row) for row in rows)  # noqa: PLR0124 - NaN
+        return tuple(map(tuple, numbers.tolist()))
+
+    def state_age_ms(self) -> float | None:
+        """Return the age of the oldest state that was used, None where none is dated."""
+        states = [candidate.state for candidate in self.candidates]
+        observed = [state.observed_at for state in states if state is not None and state.observed_at is not None]
+        return (self.at - min(observed)) / timedelta(milliseconds=1) if observed else None
+
+
+def frame(question: Question, plan: StreamPlan, at: datetime) -> Case:
+    """Return the case that ``question`` is under ``plan`` at ``at``.
+
+    Raises
+    ------
+    NoEligibleDestinationError
+        If nothing may serve the event.
+    FeatureTypeError, FeatureRangeError
+        If an attribute that a number reads is text, or beyond a float64.
+    """
+    event, candidates = question.event, question.candidates
+    excluded = plan.excluded(event, candidates)
+    refused = len(excluded) == len(candidates)
+    if refused:
+        refusal = plan.stream.refusal
+        if refusal is None:
+            raise NoEligibleDestinationError(plan.name, excluded)
+        # The refusal destination holds events that nothing may process, so the mask does not bind it.
+        if excluded.pop(refusal, None) is None:
+            candidates = (*candidates, Candidate(destination=refusal))
+    try:
+        vectors = plan.features.vectors(event, candidates, at)
+    except OverflowError as error:
+        raise FeatureRangeError(f"an attribute is beyond a 64-bit float: {error}") from None
+    eligible = np.array([candidate.destination not in excluded for candidate in candidates])
+    return Case(
+        event=event,
+        plan=plan,
+        at=at,
+        candidates=candidates,
+        excluded=excluded,
+        eligible=eligible,
+        vectors=vectors,
+        refused=refused,
+    )

@@ -1,0 +1,86 @@
+"""What a shim says of itself: what it serves, what it was told to, and what is wrong with it."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from serving.problems import Problem
+from serving.shelf import FORECASTER, ROUTER
+from serving.shim import Shim
+from serving.view import ReleaseView, StreamView, digest_of
+
+
+def current_model(view: ReleaseView, name: str) -> dict[str, Any]:
+    """Return what is served of the model ``name``: generation, digests, modes.
+
+    Raises
+    ------
+    Problem
+        404 if no such model is released.
+    """
+    head = {"name": name, "generation": view.generation, "head": view.head}
+    if name == ROUTER:
+        return head | {"streams": {stream: _stream(of_stream) for stream, of_stream in sorted(view.streams.items())}}
+    if name == FORECASTER and view.forecast is not None:
+        return head | {"digest": view.forecast.digest, "made_at": view.forecast.at}
+    raise Problem(404, f"no model {name!r} is released")
+
+
+def forecast(view: ReleaseView, series: str) -> dict[str, Any]:
+    """Return the released forecast of ``series``: its hours, and the quantiles of each.
+
+    Raises
+    ------
+    Problem
+        404 if nothing is released, or not this series.
+    """
+    released = view.forecast
+    if released is None:
+        raise Problem(404, "no forecast is released")
+    if series not in released.series:
+        raise Problem(404, f"the forecast has no series {series!r}")
+    origin = {"series": series, "made_at": released.at, "generation": view.generation, "digest": released.digest}
+    return {**origin, **msgspec.to_builtins(released.series[series])}
+
+
+def problems(shim: Shim) -> list[str]:
+    """Return everything that is not as it should be, in words; none when all is well."""
+    found = [f"release: {what}: {why}" for what, why in shim.releases.rejections().items()]
+    if shim.recorder.failure:
+        found.append(f"spool: {shim.recorder.failure}; {shim.recorder.n_refused} records refused so far")
+    if shim.overrides.failure:
+        found.append(f"overrides: {shim.overrides.failure}")
+    if shim.overrides.n_damaged_lines:
+        found.append(f"overrides: {shim.overrides.n_damaged_lines} damaged lines in the journal; the others hold")
+    return found
+
+
+def status(shim: Shim, at: datetime) -> dict[str, Any]:
+    """Return the whole state of the shim as of ``at``."""
+    view = shim.releases.view
+    streams = {
+        name: view.streams.get(name) or StreamView(mode=plan.stream.mode) for name, plan in shim.plan.streams.items()
+    }
+    return {
+        "at": at,
+        "policy_revision": shim.plan.revision,
+        "generation": view.generation,
+        "head": view.head,
+        "streams": {name: _stream(of_stream) for name, of_stream in streams.items()},
+        "forecast": view.forecast.digest if view.forecast else None,
+        "overrides": shim.overrides.in_force(at),
+        "remembered_decisions": len(shim.memory),
+        "problems": problems(shim),
+    }
+
+
+def _stream(view: StreamView) -> dict[str, Any]:
+    return {
+        "mode": view.mode,
+        "generation": view.generation,
+        "champion": digest_of(view.champion),
+        "challenger": digest_of(view.challenger),
+        "challenger_share": view.challenger_share,
+        "shadow": digest_of(view.shadow),
+    }

@@ -1,0 +1,41 @@
+"""What the shim remembers of its recent decisions: where in the spool each one lies, a few dozen bytes apiece."""
+
+
+class DecisionMemory:
+    """A bounded map from a mark (`identity.fingerprint`) to a place in the spool; the longest unused are forgotten first.
+
+    Two generations of a dictionary stand in for a linked list: when the young one is full it becomes the old one, and
+    what was old is dropped. What is asked for moves to the young. So at least half of ``capacity`` is always known,
+    in constant time and without a lock: all callers share one thread.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        """Remember at most ``capacity`` places, at the least half of that many.
+
+        Raises
+        ------
+        ValueError
+            If the capacity is below 2.
+        """
+        if capacity < 2:  # noqa: PLR2004 - two generations need a place each
+            raise ValueError(f"capacity must be at least 2, got {capacity}")
+        self._half = capacity // 2
+        self._young: dict[int, int] = {}
+        self._old: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._young) + sum(mark not in self._young for mark in self._old)
+
+    def remember(self, mark: int, place: int) -> None:
+        """Remember that the decision of ``mark`` lies at ``place``."""
+        self._young[mark] = place
+        if len(self._young) >= self._half:
+            self._old, self._young = self._young, {}
+
+    def place(self, mark: int) -> int | None:
+        """Return where the decision of ``mark`` lies, None when it is not remembered."""
+        if (place := self._young.get(mark)) is not None:
+            return place
+        if (place := self._old.pop(mark, None)) is not None:
+            self.remember(mark, place)
+        return place

@@ -1,0 +1,92 @@
+"""What every policy would do with a case: the static routes, and each model's scores turned into a distribution.
+
+A model that cannot score an event (it raises, says NaN, or reads another feature set) is replaced, *as that policy*, by
+the static distribution before anything is drawn. So the logged distribution of the arm is the one really drawn from, its
+share of the mixture stays what it was, and the propensity is true.
+"""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import policy
+from serving.case import Case
+from serving.view import Model, ModelRole, StreamView
+
+Floats = NDArray[np.float64]
+DECIDING_MODES = ("canary", "on")  # in the others the static routes decide
+
+
+class UnfitModelError(ValueError):
+    """A model that reads another feature set, or predicts what is no number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A model that failed on an event. ``raised`` tells an exception of its own from a prediction that is no number."""
+
+    digest: str
+    reason: str
+    raised: bool
+
+
+@dataclass(kw_only=True)
+class Proposals:
+    """The distribution of every policy, by its name. ``faults`` says per role why the static distribution stands in for a model's."""
+
+    distributions: dict[str, Floats]
+    predictions: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
+    faults: dict[str, Fault] = field(default_factory=dict)
+
+    @classmethod
+    def only(cls, static: Floats) -> Self:
+        """Return the policies of a case that the static routes alone decide."""
+        return cls(distributions={"static": static})
+
+    def stand_in(self, role: ModelRole, fault: Fault, *, deciding: bool) -> None:
+        """Note a model's fault; where that model decides, it decides as the static routes do."""
+        self.faults[role] = fault
+        if deciding:
+            self.distributions[role] = self.distributions["static"]
+
+
+def of_models(case: Case, view: StreamView) -> Proposals:
+    """Return what the static routes, exploring, and every model of ``view`` would do; a stream that is off asks no model."""
+    static = policy.floor(case.static(), case.eligible, case.plan.stream.exploration.static_epsilon)
+    proposals = Proposals.only(static)
+    if view.mode != "off":
+        _score(case, view, proposals)
+    return proposals
+
+
+def _score(case: Case, view: StreamView, proposals: Proposals) -> None:
+    objective, exploration = case.plan.stream.objective, case.plan.stream.exploration
+    for role, model in view.models():
+        deciding = role != "shadow" and view.mode in DECIDING_MODES
+        try:
+            predictions = _predict(case, model)
+            values = predictions["value"]
+            distribution = policy.explore(values, case.eligible, exploration, objective.high - objective.low)
+        except (UnfitModelError, policy.PolicyError) as error:
+            fault = Fault(digest=model.digest, reason=f"{role}: {error}", raised=False)
+            proposals.stand_in(role, fault, deciding=deciding)
+        except Exception as error:  # noqa: BLE001 - a model may fail in any way; the event must not
+            fault = Fault(digest=model.digest, reason=f"{role} raised {type(error).__name__}: {error}", raised=True)
+            proposals.stand_in(role, fault, deciding=deciding)
+        else:
+            proposals.distributions[role] = distribution
+            proposals.predictions[role] = {name: tuple(head.tolist()) for name, head in predictions.items()}
+
+
+def _predict(case: Case, model: Model) -> dict[str, Floats]:
+    wanted = case.plan.features.version
+    if model.router.feature_set != wanted:
+        raise UnfitModelError(f"reads feature set {model.router.feature_set}, the stream has {wanted}")
+    scores = model.router.score(case.vectors.numbers, case.vectors.categories)
+    predictions = {"value": scores.value, **{str(name): head for name, head in scores.heads.items()}}
+    for name, predicted in predictions.items():
+        if predicted.shape != case.eligible.shape or not np.isfinite(predicted).all():
+            raise UnfitModelError(f"{name} must be one finite number per candidate, got {predicted.tolist()}")
+    return predictions

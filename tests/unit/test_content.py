@@ -1,0 +1,254 @@
+"""The content classifier as the shim holds it: cut, encode, score, abstain, refuse what does not fit."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import content
+from models.content import Card, Contest, Scope
+from models.logits import Linear, Neural, softmax
+from models.router import ContractMismatchError, ProbeError
+from models.text_terms import Attribute, Attributes, Cut, Encoder, Vocabulary, fit_vocabulary, number_edges
+
+TEXTS = ("pay the bill", "pay my bill now", "book a table", "book my table", "the table", "a bill")
+ATTRIBUTES: list[Attributes] = [
+    {"region": "eu", "amount": 10.0},
+    {"region": "eu", "amount": 20.0},
+    {"region": "us", "amount": 30.0},
+] * 2
+CUT = Cut(number_edges=number_edges(ATTRIBUTES, 2))
+VOCABULARY = fit_vocabulary(CUT, TEXTS, ATTRIBUTES, min_documents=1, max_terms=10_000)
+
+
+def card(**changes: object) -> Card:
+    values: dict[str, object] = {
+        "classes": ("bill", "table"),
+        "out_of_scope_column": True,
+        "cut": CUT,
+        "contender": "pool",
+        "linear_scale": 2.0,
+        "neural_scale": 0.5,
+        "contest": {"pool": Contest(log_loss=0.1, accuracy=1.0)},
+        "scope": Scope(statistic="margin", threshold=0.0, accuracy_loss_share=0.0, out_of_scope_recall=1.0),
+        "trained": {"seed": 0},
+    }
+    return Card(**(values | changes))  # type: ignore[arg-type]
+
+
+def parts(n_inputs: int = 20) -> tuple[Linear, Neural]:
+    """A linear part that reads "bill" and "table", and a small random neural part."""
+    rng = np.random.default_rng(0)
+    weights = np.zeros((len(VOCABULARY.terms), 3), dtype=np.float32)
+    weights[VOCABULARY.terms.index("wbill"), 0] = 9.0
+    weights[VOCABULARY.terms.index("wtable"), 1] = 9.0
+    linear = Linear(weights, np.array([0.0, 0.0, 0.5], dtype=np.float32))
+    neural = Neural(
+        (0.1 * rng.normal(size=(n_inputs, 4))).astype(np.float16).astype(np.float32),
+        np.zeros(4, dtype=np.float32),
+        (0.1 * rng.normal(size=(4, 3))).astype(np.float32),
+        np.zeros(3, dtype=np.float32),
+    )
+    return linear, neural
+
+
+@pytest.fixture(name="folder")
+def saved(tmp_path: Path) -> Path:
+    content.save(tmp_path, card(), VOCABULARY, *parts())
+    content.save_golden(tmp_path, content.load(tmp_path), TEXTS, ATTRIBUTES)
+    return tmp_path
+
+
+def test_an_event_is_given_its_class_and_what_is_foreign_is_out_of_scope(folder: Path) -> None:
+    classifier = content.load(folder)
+    assert classifier.classify("the bill").label == "bill"
+    assert classifier.classify("one TABLE, please").label == "table"
+    foreign = classifier.classify("now")
+    assert foreign.label is None
+    assert foreign.scope_score < classifier.card.scope.threshold
+
+
+def test_confidence_is_that_of_the_answer(folder: Path) -> None:
+    classifier = content.load(folder)
+    for text in (*TEXTS, "now", "my"):
+        said = classifier.classify(text)
+        best = said.probabilities.max()
+        assert said.confidence == pytest.approx(best if said.label else 1 - best)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "ξψω", "\ud800"])
+def test_an_event_with_nothing_known_is_certainly_out_of_scope(folder: Path, text: str) -> None:
+    said = content.load(folder).classify(text)
+    assert (said.label, said.confidence, said.scope_score) == (None, 1.0, -np.inf)
+    assert not said.probabilities.any()
+
+
+@given(text=st.text(max_size=80), amount=st.floats() | st.none() | st.text(max_size=5) | st.booleans())
+def test_any_text_and_attribute_gives_a_finite_answer(text: str, amount: Attribute) -> None:
+    said = content.Classifier(card(), VOCABULARY, *parts()).classify(text, {"amount": amount, "region": "eu"})
+    assert said.label in {"bill", "table", None}
+    assert 0.0 <= said.confidence <= 1.0
+    assert np.isfinite(said.probabilities).all()
+    assert said.probabilities.sum() <= 1 + 1e-9
+
+
+def test_a_text_of_a_million_characters_is_read_to_the_bound(folder: Path) -> None:
+    classifier = content.load(folder)
+    long = "bill " * 200_000
+    assert classifier.classify(long).confidence == classifier.classify(long[: CUT.max_characters]).confidence
+    columns, _ = Encoder(CUT, VOCABULARY).encode("x" * CUT.max_characters + " bill")
+    assert not columns.size
+
+
+@pytest.mark.parametrize("text", [None, 7, b"bill", ["bill"]])
+def test_what_is_no_text_is_refused_by_its_type(folder: Path, text: object) -> None:
+    with pytest.raises(TypeError, match=f"text must be str, got {type(text).__name__}"):
+        content.load(folder).classify(text)  # type: ignore[arg-type]
+
+
+def test_the_pool_adds_the_scaled_logits_of_both_parts() -> None:
+    linear, neural = parts()
+    columns, values = Encoder(CUT, VOCABULARY).encode("pay the bill", {"region": "eu"})
+    dense = np.zeros(len(VOCABULARY.terms))
+    dense[columns] = values
+    hidden = np.maximum(dense[:20] @ neural.hidden_weights.astype(float) + neural.hidden_intercept, 0)
+    logits = 2.0 * (dense @ linear.weights.astype(float) + linear.intercept)
+    logits += 0.5 * (hidden @ neural.output_weights + neural.output_intercept)
+    truth = np.exp(logits) / np.exp(logits).sum()
+    said = content.Classifier(card(), VOCABULARY, linear, neural).classify("pay the bill", {"region": "eu"})
+    np.testing.assert_allclose(said.probabilities, truth[:2], atol=1e-6)
+    assert said.scope_score == pytest.approx(logits[:2].max() - logits[2], abs=1e-5)
+
+
+def test_each_statistic_of_scope_is_what_its_name_says() -> None:
+    logits = np.array([[1.0, 3.0, 2.0]])
+    probabilities = softmax(logits)
+    assert content.scope_scores("evidence", logits, probabilities, 2) == [3.0]
+    assert content.scope_scores("margin", logits, probabilities, 2) == [1.0]
+    assert content.scope_scores("probability", logits, probabilities, 2) == [probabilities[0, 1]]
+
+
+def test_words_are_paired_across_gaps_and_with_the_borders() -> None:
+    words, _, _ = Cut(pair_span=3).blocks("Pay the bill")
+    assert sorted(words) == sorted(
+        ["pay", "the", "bill", "^ pay", "^~the", "pay the", "pay~bill", "the bill", "the~$", "bill $"]
+    )
+
+
+def test_attributes_become_values_and_bins_and_what_is_missing_says_nothing() -> None:
+    cut = Cut(number_edges={"amount": (10.0, 20.0)})
+    facts: Attributes = {"amount": 15, "region": "eu", "urgent": True, "gone": None, "unknown": 3.0}
+    assert cut.blocks("", facts)[2] == ["amount#1", "region=eu", "urgent=True"]
+    assert cut.blocks("", {"amount": float("nan")})[2] == []
+
+
+def test_every_block_weighs_alike() -> None:
+    columns, values = Encoder(CUT, VOCABULARY).encode("pay the bill", {"region": "eu", "amount": 1.0})
+    blocks = np.array([VOCABULARY.terms[column][0] for column in columns])
+    for block in "wca":
+        assert (values[blocks == block] ** 2).sum() == pytest.approx(1 / 3, rel=1e-5)
+
+
+def test_the_vocabulary_keeps_the_most_frequent_terms_first() -> None:
+    kept = fit_vocabulary(CUT, ["b a", "b a", "b c", "d"], [None] * 4, min_documents=2, max_terms=2)
+    assert [term for term in kept.terms if term[0] == "w"] == ["w^ b", "wb"]
+    assert list(kept.weights) == sorted(kept.weights)
+
+
+def test_saving_twice_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    content.save(again, card(), VOCABULARY, *parts())
+    for file in again.iterdir():
+        assert file.read_bytes() == (folder / file.name).read_bytes()
+
+
+def test_the_golden_events_hold_for_the_bytes_they_were_made_of(folder: Path) -> None:
+    content.probe(folder)
+    weights = np.load(folder / "linear_weights.npy")
+    np.save(folder / "linear_weights.npy", weights[:, ::-1].copy())
+    with pytest.raises(ProbeError, match="golden event 0 should be 'bill'"):
+        content.probe(folder)
+
+
+def _edit_card(folder: Path, **changes: object) -> None:
+    file = folder / "card.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def _edit_array(folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    np.save(folder / name, change(np.load(folder / name)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda at: (at / "card.json").unlink(), "card.json"),
+        (lambda at: (at / "card.json").write_text("{"), "cannot be read"),
+        (lambda at: _edit_card(at, kind="router"), "cannot be read"),
+        (lambda at: _edit_card(at, out_of_scope_column=False), "the margin needs an out-of-scope column"),
+        (lambda at: _edit_card(at, linear_scale=None, neural_scale=None), "both null"),
+        (
+            lambda at: _edit_card(at, classes=["a", "b", "c"]),
+            r"shape \(\d+, 3\), card and vocabulary make it \(\d+, 4\)",
+        ),
+        (lambda at: (at / "vocabulary.json").write_text('{"terms": ["wa"], "weights": []}'), "1 terms and 0 weights"),
+        (lambda at: (at / "vocabulary.json").write_text('{"terms": ["qa"], "weights": [1]}'), "'qa' is of no block"),
+        (lambda at: (at / "hidden_weights.npy").write_bytes(b"\x93NUMPY"), "hidden_weights.npy cannot be read"),
+        (lambda at: _edit_array(at, "linear_weights.npy", lambda a: a.astype(np.float64)), "it holds float64"),
+        (lambda at: _edit_array(at, "linear_intercept.npy", lambda a: a * np.float32(np.nan)), "finite"),
+        (lambda at: _edit_array(at, "output_weights.npy", lambda a: a[1:]), "output_weights.npy has the shape"),
+    ],
+)
+def test_a_folder_that_does_not_fit_together_is_refused_by_the_file(
+    folder: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(folder)
+    with pytest.raises(ContractMismatchError, match=message):
+        content.load(folder)
+
+
+def test_an_array_of_objects_is_never_unpickled(folder: Path) -> None:
+    np.save(folder / "linear_intercept.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ContractMismatchError, match="cannot be read"):
+        content.load(folder)
+
+
+def test_a_truncated_array_is_refused(folder: Path) -> None:
+    file = folder / "linear_weights.npy"
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(ContractMismatchError, match=r"linear_weights\.npy cannot be read"):
+        content.load(folder)
+
+
+def test_a_part_without_a_scale_is_not_read(folder: Path) -> None:
+    shutil.copytree(folder, folder / "linear")
+    _edit_card(folder / "linear", neural_scale=None, contender="linear")
+    (folder / "linear" / "hidden_weights.npy").unlink()
+    assert content.load(folder / "linear").classify("the bill").label == "bill"
+
+
+def test_the_shim_scores_without_the_pipelines_packages() -> None:
+    code = (
+        "import sys; from models import content; print([m for m in ('sklearn','scipy','pandas') if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+def test_a_vocabulary_is_refused_where_a_term_is_empty(folder: Path) -> None:
+    (folder / "vocabulary.json").write_bytes(b'{"terms": [""], "weights": [1]}')
+    with pytest.raises(ContractMismatchError, match="'' is of no block"):
+        content.load(folder)
+
+
+def test_an_encoder_of_one_block_gives_it_all_the_weight() -> None:
+    encoder = Encoder(Cut(), Vocabulary(terms=("wpay",), weights=(1.5,)))
+    columns, values = encoder.encode("pay pay pay")
+    assert (columns.tolist(), values.tolist()) == ([0], [1.0])
