@@ -147,6 +147,13 @@ _compare = task(cache_policy=NO_CACHE)(compare_candidate)
 _register = task(retries=3, retry_delay_seconds=10, cache_policy=NO_CACHE)(register_candidate)
 
 
+@flow(name="retrain-all")
+def retrain_all(as_of: str | None = None) -> dict[str, Any]:
+    """Retrain the router of every stream, one after the other; returns each one's state."""
+    streams = wire(as_of).configuration.streams
+    return publish("retrain-all", {"state": "done", **{stream: retrain(stream, as_of)["state"] for stream in streams}})
+
+
 @flow(name="retrain")
 def retrain(stream: str, as_of: str | None = None) -> dict[str, Any]:
     """Retrain the router of ``stream`` on what is closed by ``as_of`` (RFC 3339; default now); register what passed the gate.

@@ -21,7 +21,7 @@ from models.router import Card, Head, HeadName
 Floats = NDArray[np.float64]
 MAX_CATEGORIES = 1_000  # per column: the most frequent are kept, the rest read as missing, so that memory stays bounded
 N_GOLDEN_ROWS = 32
-VALUE_TAIL = 0.005  # of the predictions on each side that the reward model gives up for narrower bounds
+VALUE_TAIL = 0.02  # of the predictions on each side that the reward model gives up for narrower bounds
 
 
 class TrainingRefusedError(ValueError):

@@ -12,7 +12,7 @@ from models.text_terms import Columns, Floats32
 
 Floats = NDArray[np.float64]
 
-# Half precision halves the bytes sent to every shim; in memory it would cost five times the scoring time.
+# Half precision halves the bytes sent to every shim; in memory it made the linear part five times slower.
 ON_DISK = np.float16
 
 

@@ -9,7 +9,8 @@ import pytest
 from features import config
 from features.config import Configuration
 from features.records import Candidate, Decision, Event, Outcome
-from serving.decider import Question, decide
+from serving.case import Question
+from serving.decider import decide
 from serving.plan import Plan
 from serving.view import StreamView
 

@@ -32,10 +32,10 @@ def closed_prefix(rewards: pa.Table, challenger: str) -> pa.Table:
     return took_part if first_open < 0 else took_part.slice(0, first_open)
 
 
-def canary_log(closed: pa.Table, configured: Stream) -> CanaryLog:
+def canary_log(closed: pa.Table, configured: Stream, value_bounds: tuple[float, float]) -> CanaryLog:
     """Return the canary's log; the challenger's logged values are the reward model.
 
-    They were frozen with its bytes, before the canary began.
+    They were frozen with its bytes, before the canary began, and so were ``value_bounds``, to which they are clipped.
     """
     if not closed.num_rows:
         nothing = np.empty(0)
@@ -64,15 +64,15 @@ def canary_log(closed: pa.Table, configured: Stream) -> CanaryLog:
         unit=category_column(closed["arm_unit"].combine_chunks()).codes,
         share=np.where(is_challenger, probability, 1.0 - probability),
         is_challenger=is_challenger,
-        increment=evaluation.increments(decisions, challenger, champion, _values(closed, log, configured)),
+        increment=evaluation.increments(decisions, challenger, champion, _values(closed, log, value_bounds)),
         disagrees=logged.find_disagreements(decisions, challenger, champion),
         harms={"failure": np.nan_to_num(1.0 - log.success, nan=1.0)},
     )
 
 
-def _values(closed: pa.Table, log: DecisionLog, configured: Stream) -> Floats:
-    """Return the challenger's value of every eligible row, clipped to the declared bounds; the worst where it failed to say."""
-    values = np.full(int(log.offsets[-1]), configured.objective.low)
+def _values(closed: pa.Table, log: DecisionLog, bounds: tuple[float, float]) -> Floats:
+    """Return the challenger's value of every eligible row, clipped to ``bounds``; the worst where it failed to say."""
+    values = np.full(int(log.offsets[-1]), bounds[0])
     eligible = closed["eligible"].to_pylist()
     predictions: list[Mapping[str, Mapping[str, list[float]]]] = [
         _PREDICTIONS.decode(p) for p in closed["predictions"].to_pylist()
@@ -80,4 +80,5 @@ def _values(closed: pa.Table, log: DecisionLog, configured: Stream) -> Floats:
     for row, (mask, predicted) in enumerate(zip(eligible, predictions, strict=True)):
         if said := predicted.get("challenger"):
             values[log.offsets[row] : log.offsets[row + 1]] = np.array(said["value"])[mask]
-    return configured.objective.clip(values)
+    clipped: Floats = np.clip(values, *bounds)
+    return clipped

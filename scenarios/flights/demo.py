@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from scenarios.flights.stopwatch import Stopwatch
 from scenarios.flights.world import World
 
 FAST_AIRPORTS = 12
-LADDER_DECISIONS = {False: 50, True: 20}  # by fast: at the least, on each rung
+# By fast: a smaller world decides less often.
+LOOK_EVERY = {False: timedelta(hours=3), True: timedelta(hours=12)}  # while a canary is live
+LADDER_DECISIONS = {False: 50, True: 20}  # at the least, on each rung
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,9 @@ def _play(
     stack: Stack, options: Options, whole: World, text: str, watch: Stopwatch, console: Console
 ) -> dict[str, Any]:
     os.environ.update(stack.environment)
+    os.environ.pop(
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY", None
+    )  # costs every flow a second; this process reports for itself
     from scenarios.flights.stage import Stage  # noqa: PLC0415 - Prefect reads its environment when it is imported
 
     with Progress(console=console) as progress:
@@ -91,6 +97,7 @@ def _play(
             shim_url=stack.urls["shim"],
             mlflow_url=stack.urls["mlflow"],
             approver=None if options.wait else options.approver,
+            look_every=LOOK_EVERY[options.fast],
             progress=progress,
             watch=watch,
         )

@@ -14,7 +14,8 @@ from features.config import Configuration
 from scenarios.flights.configuration import STREAM
 from scenarios.flights.parcels import Parcels
 from scenarios.flights.world import World
-from serving.decider import Question, decide
+from serving.case import Question
+from serving.decider import decide
 from serving.identity import decision_id, fingerprint
 from serving.plan import Plan
 from serving.view import StreamView

@@ -22,7 +22,6 @@ from scenarios.flights.replay import Replay
 from scenarios.flights.stopwatch import Stopwatch
 from scenarios.flights.world import World
 
-LOOK_EVERY = timedelta(hours=3)  # while a canary is live
 CARE_EVERY = timedelta(days=14)  # ingest and a fresh forecast, once the canary is settled
 LATEST_OUTCOME = timedelta(days=2)  # the history's last outcomes become known after the live part has begun
 
@@ -37,6 +36,7 @@ class Stage:
     shim_url: str
     mlflow_url: str
     approver: str | None
+    look_every: timedelta
     watch: Stopwatch
     progress: Progress
 
@@ -68,7 +68,7 @@ class Stage:
         """Play the live part; look after the canary while there is one, and after the warehouse now and then."""
         task = self.progress.add_task("September to December", total=replay.parcels.world.n_events)
         promotion: dict[str, Any] = {}
-        next_look = replay.parcels.ready_at[0] + LOOK_EVERY
+        next_look = replay.parcels.ready_at[0] + self.look_every
         hours = replay.hours()
         while True:
             with self.watch.step("replay"):
@@ -79,7 +79,7 @@ class Stage:
             if at >= next_look:
                 with self.watch.step("promote"):
                     promotion, settled = self._care(at, promotion)
-                next_look = at + (CARE_EVERY if settled else LOOK_EVERY)
+                next_look = at + (CARE_EVERY if settled else self.look_every)
         with self.watch.step("replay"):
             last = replay.finish()
         with self.watch.step("ingest"):

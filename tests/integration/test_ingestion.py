@@ -398,3 +398,46 @@ def _run_and_kill(command: list[str], *, after_lines: int, lag: float) -> int:
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
     return max(told)
+
+
+INGEST_ON_A_FULL_DISK = """
+    import resource, signal, sys
+    from datetime import datetime
+    from pathlib import Path
+    from features import config, ingestion
+    from features.warehouse import Warehouse, WarehouseError
+
+    home = Path(sys.argv[1])
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def fill_disk(progress):
+        print(progress.n_rows, flush=True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (home.joinpath("warehouse.duckdb").stat().st_size, -1))
+
+    try:
+        ingestion.ingest(
+            Warehouse(home / "warehouse.duckdb"), [home / "log.jsonl"], config.load(home / "turnout.toml"),
+            now=datetime.fromisoformat(sys.argv[2]), batch_rows=400, on_progress=fill_disk,
+        )
+    except WarehouseError as error:
+        print(type(error).__name__, flush=True)
+"""
+
+
+def test_a_full_disk_refuses_cleanly_and_the_next_ingest_resumes(
+    play: Play, tiny: Configuration, tiny_text: str, tmp_path: Path
+) -> None:
+    """A limit on the files' size stands in for the disk."""
+    played, later = play(tiny, 2_000), NOW + timedelta(days=1)
+    (tmp_path / "turnout.toml").write_text(tiny_text)
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join(msgspec.json.encode(record) for pair in played for record in pair))
+    command = [sys.executable, "-c", textwrap.dedent(INGEST_ON_A_FULL_DISK), str(tmp_path), later.isoformat()]
+    root = Path(__file__).parents[2]
+    told = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.split()
+    assert told[-1] == "WarehouseError"
+    warehouse = Warehouse(tmp_path / "warehouse.duckdb")
+    counts = history.counts(warehouse)
+    assert counts.n_decisions + counts.n_outcomes == int(told[-2])
+    report = ingestion.ingest(warehouse, [tmp_path / "log.jsonl"], tiny, now=later)
+    assert report.n_duplicates == 0
+    assert history.counts(warehouse)[:2] == (2_000, 2_000)

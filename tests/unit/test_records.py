@@ -28,7 +28,7 @@ DECISION = Decision(
 OUTCOME = Outcome(decision_id="d-1", served="card", observed_at=AT)
 
 
-def _decode(record: Any, **changed: Any) -> Any:
+def _decode(record: Any, /, **changed: Any) -> Any:
     return msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(record) | changed), type=type(record))
 
 

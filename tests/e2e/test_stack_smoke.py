@@ -1,0 +1,163 @@
+"""The locked set works together: both servers start, a flow runs, and a schedule makes runs; an unlocked set fails here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import components
+from flows.calling import call
+from flows.settings import Settings
+from flows.stack import PREFECT_FILE, Stack
+from models.registry import Registry
+
+ROOT = PREFECT_FILE.parent
+TURNOUT = (sys.executable, "-c", "from flows.cli import main; main()")
+LOAD_ALL = """
+import sys, yaml
+from prefect.flows import load_flow_from_entrypoint
+for deployment in yaml.safe_load(open(sys.argv[1]))["deployments"]:
+    print(load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False).name)
+"""
+
+
+def eventually(look: Callable[[], Any], *, seconds: float) -> Any:
+    """Return the first true value of ``look``."""
+    deadline = time.monotonic() + seconds
+    while not (seen := look()):
+        assert time.monotonic() < deadline, f"not seen within {seconds:.0f} s"
+        time.sleep(0.25)
+    return seen
+
+
+def runs(stack: Stack) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = call("POST", f"{stack.urls['prefect']}/api/flow_runs/filter", body={}).document
+    return found
+
+
+def processes_of(home: Path) -> list[str]:
+    """Return the processes that run with ``home`` in their environment, but for this one."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            mentions = f"TURNOUT_HOME={home}".encode() in (process / "environ").read_bytes()
+        except OSError:
+            continue  # it has ended, or is another user's
+        if mentions and int(process.name) != os.getpid():
+            found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
+def test_all_components_answer(stack: Stack) -> None:
+    answers = {
+        "mlflow": call("GET", f"{stack.urls['mlflow']}/health"),
+        "prefect": call("GET", f"{stack.urls['prefect']}/api/health"),
+        "shim": call("GET", f"{stack.urls['shim']}/health/ready"),
+    }
+
+    assert {name: answer.status for name, answer in answers.items()} == dict.fromkeys(answers, 200)
+
+
+def test_a_schedule_makes_runs(stack: Stack) -> None:
+    assert eventually(lambda: [run for run in runs(stack) if run["auto_scheduled"]], seconds=60)
+
+
+def test_the_worker_runs_a_deployed_flow_to_its_end(stack: Stack) -> None:
+    api = f"{stack.urls['prefect']}/api/deployments"
+    deployment = call("GET", f"{api}/name/ingest/scheduled").document["id"]
+    begun = call("POST", f"{api}/{deployment}/create_flow_run", body={}).document["id"]
+
+    def ended() -> str | None:
+        state: str = next(run["state_type"] for run in runs(stack) if run["id"] == begun)
+        return state if state in ("COMPLETED", "FAILED", "CRASHED") else None
+
+    assert eventually(ended, seconds=120) == "COMPLETED"
+
+
+def test_a_killed_flow_will_be_found_dead(stack: Stack) -> None:
+    automations = call("POST", f"{stack.urls['prefect']}/api/automations/filter", body={}).document
+
+    assert [(one["enabled"], one["actions"][0]["state"]) for one in automations] == [(True, "CRASHED")]
+
+
+def test_the_server_takes_candidates_and_serves_their_evidence(stack: Stack, tmp_path: Path) -> None:
+    for folder in ("bundle", "evidence"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "report.html").write_text(f"<h1>{folder}")
+    registry = Registry(stack.tracking_uri)
+    number = registry.log_candidate(
+        "router-candidate", tmp_path / "bundle", tmp_path / "evidence", metrics={}, params={}, tags={}, description="d"
+    )
+
+    approved = registry.approve(registry.version("router-candidate", number), target="router", actor="ann", reason="ok")
+    downloaded = registry.download(approved, tmp_path / "here")
+
+    assert (downloaded.bundle / "report.html").read_text() == "<h1>bundle"
+    page = f"{stack.urls['mlflow']}/get-artifact?run_uuid={approved.run_id}&path=evidence/report.html"
+    assert call("GET", page).document == "<h1>evidence"
+
+
+def test_the_command_line_finds_the_stack_of_its_home(stack: Stack, home: Path) -> None:
+    environ = {**components.inherit(os.environ), "TURNOUT_HOME": str(home)}
+    told = subprocess.run([*TURNOUT, "status", "--json"], env=environ, cwd=ROOT, capture_output=True, check=True)
+
+    status = json.loads(told.stdout)
+    assert set(status["stack"]) == {"mlflow", "prefect", "worker", "shim"}
+    assert status["shims"][stack.urls["shim"]]["problems"] == []
+
+
+def test_a_shim_that_is_killed_comes_back(stack: Stack) -> None:
+    before = stack.pid("shim")
+    os.kill(before, signal.SIGKILL)
+
+    eventually(lambda: stack.pid("shim") != before, seconds=30)
+    eventually(lambda: _answers(f"{stack.urls['shim']}/health/live"), seconds=30)
+
+
+def test_every_deployment_loads(stack_settings: Settings) -> None:
+    environ = {**components.inherit(os.environ), **components.lone_environment(stack_settings)}
+    told = subprocess.run(
+        [sys.executable, "-c", LOAD_ALL, str(PREFECT_FILE)],
+        env=environ,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert told.returncode == 0, told.stderr
+    assert {"ingest", "retrain", "forecast", "promote", "lifecycle"} <= set(told.stdout.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_turnout_up(tmp_path: Path, tiny_text: str, sent: signal.Signals) -> None:
+    (tmp_path / "turnout.toml").write_text(tiny_text)
+    environ = {
+        **components.inherit(os.environ),
+        "TURNOUT_HOME": str(tmp_path / "home"),
+        "TURNOUT_CONFIG": str(tmp_path / "turnout.toml"),
+    }
+    ports = ("--mlflow-port", "0", "--prefect-port", "0", "--shim-port", "0")
+    with subprocess.Popen([*TURNOUT, "up", *ports], env=environ, cwd=ROOT, stdout=subprocess.DEVNULL) as up:
+        eventually(lambda: (tmp_path / "home" / "stack.json").exists() or up.poll(), seconds=180)
+        assert len(processes_of(tmp_path / "home")) >= 5
+
+        up.send_signal(sent)
+
+        assert up.wait(90) == (0 if sent is signal.SIGTERM else -signal.SIGKILL)
+    eventually(lambda: not processes_of(tmp_path / "home"), seconds=60)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return call("GET", url).ok
+    except OSError:
+        return False

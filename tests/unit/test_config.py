@@ -1,0 +1,135 @@
+"""A configuration is read whole or refused: by file, line, field and rule."""
+
+from pathlib import Path
+
+import pytest
+
+from features import config
+from features.config import ConfigurationError, Gate, Rung, StaticRoutes
+from features.records import Event
+
+GOOD = """\
+[destinations.card]
+region = "eu"
+attributes = { fee = 0.3 }
+
+[destinations.bank]
+
+[[rules]]
+name = "residency"
+label = "eu-only"
+allow_regions = ["eu"]
+
+[streams.orders]
+types = ["shop.order"]
+destinations = ["card", "bank"]
+mode = "observe"
+
+[streams.orders.objective]
+success = 1.0
+window_minutes = 30
+
+[streams.orders.static]
+by = "country"
+default = ["card"]
+routes = { NO = ["bank"] }
+
+[streams.orders.features]
+numbers = { amount = "event.amount" }
+"""
+
+
+def _replaced(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1, old
+    return GOOD.replace(old, new)
+
+
+def test_a_good_configuration_is_read_with_its_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "turnout.toml"
+    path.write_text(GOOD)
+    read = config.load(path)
+    orders = read.streams["orders"]
+    assert (orders.mode, orders.objective.window_minutes, orders.destinations) == ("observe", 30.0, ("card", "bank"))
+    assert [rung.share for rung in orders.gate.ladder] == [0.01, 0.05, 0.25, 0.5]
+    assert (read.destinations["card"].region, read.rules[0].name) == ("eu", "residency")
+    assert read.forecast is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ('mode = "observe"', 'mod = "observe"', 15, "streams.orders.mod: Object contains unknown field `mod`"),
+        ('mode = "observe"', 'mode = "maybe"', 15, "streams.orders.mode: Invalid enum value 'maybe'"),
+        ("success = 1.0", 'success = "much"', 18, "streams.orders.objective.success: Expected `float`, got `str`"),
+        (
+            "window_minutes = 30",
+            "window_minutes = 0",
+            19,
+            "streams.orders.objective.window_minutes: Expected `float` > 0.0",
+        ),
+        ("success = 1.0", "low = 2.0", 17, "low must be below high"),
+        ('types = ["shop.order"]', "", 12, "streams.orders: Object missing required field `types`"),
+        ('["card", "bank"]', '["card", "cash"]', 14, "destination 'cash' is not configured under [destinations]"),
+        ('default = ["card"]', 'default = ["cash"]', 23, "streams.orders.static.default: destination 'cash'"),
+        ('{ NO = ["bank"] }', '{ NO = ["cash"] }', 24, "streams.orders.static.routes.NO: destination 'cash'"),
+        ('"event.amount"', '"event.amount +"', 27, "cannot read expression"),
+        ('label = "eu-only"', "", 7, "Object missing required field `label`"),
+        ('allow_regions = ["eu"]', 'allow = ["cash"]', 10, "destination 'cash'"),
+        ('region = "eu"', "region = 7", 2, "destinations.card.region: Expected `str | null`, got `int`"),
+    ],
+)
+def test_what_is_wrong_is_named_by_line_field_and_rule(old: str, new: str, line: int, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        config.parse(_replaced(old, new))
+    message = str(caught.value)
+    assert message.startswith(f"turnout.toml:{line}: ")
+    assert said in message
+
+
+def test_toml_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"broken\.toml: .*line 2"):
+        config.parse("[streams]\nx = = 1\n", name="broken.toml")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"absent\.toml: cannot be read: No such file"):
+        config.load(tmp_path / "absent.toml")
+
+
+def test_a_type_belongs_to_one_stream() -> None:
+    twice = GOOD + '\n[streams.returns]\ntypes = ["shop.order"]\ndestinations = ["card"]\nobjective = {}\n'
+    with pytest.raises(ConfigurationError, match=r"'shop\.order' belongs to stream 'orders' already"):
+        config.parse(twice)
+
+
+@pytest.mark.parametrize("shares", [[], [0.5, 0.1], [0.1, 0.1]])
+def test_a_ladder_climbs(shares: list[float]) -> None:
+    with pytest.raises(ValueError, match="ladder shares must rise from rung to rung"):
+        Gate(ladder=tuple(Rung(share=share) for share in shares))
+
+
+def test_a_revision_names_exactly_what_is_configured() -> None:
+    read = config.parse(GOOD)
+    assert read.revision == config.parse("# a comment\n" + GOOD).revision
+    assert read.revision != config.parse(_replaced("window_minutes = 30", "window_minutes = 31")).revision
+
+
+def test_a_type_leads_to_its_stream_or_nowhere() -> None:
+    read = config.parse(GOOD)
+    assert read.stream_of("shop.order") == "orders"
+    assert read.stream_of("shop.refund") is None
+
+
+def test_features_read_the_configured_attributes() -> None:
+    assert config.parse(GOOD).feature_set("orders").number_names == ("amount",)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "order"),
+    [({"country": "NO"}, ("bank", "card")), ({"country": "SE"}, ("card",)), ({}, ("card",))],
+)
+def test_static_routes_are_by_attribute_then_default(attributes: dict[str, str], order: tuple[str, ...]) -> None:
+    static = config.parse(GOOD).streams["orders"].static
+    event = Event(id="e", source="s", type="shop.order", stream="orders", attributes=dict(attributes))
+    assert static.order(event) == order
+    assert StaticRoutes(default=("card",)).order(event) == ("card",)

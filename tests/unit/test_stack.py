@@ -1,0 +1,126 @@
+"""What the stack is made of, and what keeps it from starting; the real servers are started in tests/e2e."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from flows import components, stack
+from flows.components import Ports
+from flows.settings import Settings
+from flows.stack import Stack, StackError
+
+PORTS = Ports(mlflow=1, prefect=2, shim=3)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    home = tmp_path / "home"
+    return Settings(
+        home=home,
+        config_path=tmp_path / "turnout.toml",
+        tracking_uri=f"sqlite:///{home}/mlflow/mlflow.db",
+        shim_urls=(),
+    )
+
+
+def test_everything_that_prefect_and_mlflow_keep_lies_under_home(settings: Settings) -> None:
+    environ = components.flow_environment(settings, PORTS)
+
+    kept = [environ["PREFECT_HOME"], environ["PREFECT_API_DATABASE_CONNECTION_URL"], environ["MLFLOW_TRACKING_URI"]]
+    assert all(str(settings.home) in place for place in kept)
+    command = " ".join(components.mlflow_server(settings, PORTS, environ).command)
+    assert command.count(str(settings.home / "mlflow")) == 2
+
+
+def test_another_servers_address_does_not_leak_into_the_components() -> None:
+    inherited = {
+        "PREFECT_API_KEY": "k",
+        "MLFLOW_TRACKING_TOKEN": "t",
+        "MLFLOW_TRACKING_USERNAME": "ann",
+        "PATH": "/bin",
+    }
+
+    assert components.inherit(inherited) == {"MLFLOW_TRACKING_USERNAME": "ann", "PATH": "/bin"}
+
+
+def test_everything_listens_on_loopback_alone(settings: Settings) -> None:
+    parts = [
+        components.mlflow_server(settings, PORTS, {}),
+        components.prefect_server(PORTS, {}),
+        components.shim(PORTS, {}, replay=False),
+    ]
+
+    assert all(part.health_url.startswith("http://127.0.0.1:") for part in parts)
+    assert [part.command[part.command.index("--host") + 1] for part in parts[:2]] == ["127.0.0.1", "127.0.0.1"]
+    assert parts[2].environment["TURNOUT_HOST"] == "127.0.0.1"
+
+
+def test_mlflow_runs_no_jobs_and_reads_no_pickles(settings: Settings) -> None:
+    environ = components.mlflow_server(settings, PORTS, {}).environment
+
+    assert environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    assert environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+
+
+def test_telemetry_is_off_for_all(settings: Settings) -> None:
+    environ = components.flow_environment(settings, PORTS)
+
+    assert environ["DO_NOT_TRACK"] == "1"
+    assert environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_a_port_that_is_taken_is_named_with_the_way_out(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        with (
+            pytest.raises(StackError, match=rf"port {port} of prefect .*--prefect-port"),
+            Stack(settings, ports=Ports(mlflow=0, prefect=port, shim=0)),
+        ):
+            pass
+
+    assert stack.state(settings.home) is None
+
+
+def test_one_home_has_one_stack(settings: Settings) -> None:
+    with (
+        Stack(settings, components=()),
+        pytest.raises(StackError, match=r"a stack runs on .* already"),
+        Stack(settings, components=()),
+    ):
+        pass
+
+
+def test_a_running_stack_tells_its_state_and_a_stopped_one_none(settings: Settings) -> None:
+    assert stack.state(settings.home) is None
+    with Stack(settings, components=()):
+        told = stack.state(settings.home)
+        assert told is not None
+        assert told["environment"]["TURNOUT_HOME"] == str(settings.home)
+    assert stack.state(settings.home) is None
+
+
+def test_the_state_of_a_stack_that_was_killed_is_not_believed(settings: Settings) -> None:
+    settings.home.mkdir()
+    (settings.home / "stack.lock").touch()
+    (settings.home / "stack.json").write_text(json.dumps({"pid": 1, "components": {"mlflow": {}}}))
+
+    assert stack.state(settings.home) is None
+
+
+def test_an_mlflow_of_ones_own_is_used_instead(tmp_path: Path) -> None:
+    own = Settings(home=tmp_path, config_path=tmp_path, tracking_uri="http://mlflow.example", shim_urls=())
+
+    made = Stack(own, components=("mlflow", "shim"), ports=PORTS)
+
+    assert made.urls == {"mlflow": "http://mlflow.example", "shim": "http://127.0.0.1:3"}
+    assert made.settings.tracking_uri == "http://mlflow.example"
+
+
+def test_flows_of_the_stack_call_its_own_shim(settings: Settings) -> None:
+    assert Stack(settings, ports=PORTS).settings.shim_urls == ("http://127.0.0.1:3",)
