@@ -129,12 +129,11 @@ class FeatureSet:
         numbers = np.full((len(candidates), len(self.number_names)), np.nan)
         for space, plain in self._plain.items():
             if space == "event":
-                numbers[:, plain.columns] = plain.row(event.attributes)
+                numbers[:, plain.columns] = plain.rows([event.attributes])
             elif space == "time":
                 numbers[:, plain.columns] = [_TIME[name](local) for name in plain.names]
             else:
-                for row, candidate in enumerate(candidates):
-                    numbers[row, plain.columns] = plain.row(self._attributes(space, candidate))
+                numbers[:, plain.columns] = plain.rows([self._attributes(space, candidate) for candidate in candidates])
         scope = _Scope(event, candidates, self._destinations, local)
         for column, evaluate in self._expressions:
             numbers[:, column] = evaluate(scope)
@@ -168,11 +167,13 @@ class _Plain:
     def of(cls, space: str, columns: Sequence[tuple[int, str]]) -> Self:
         return cls(space, np.array([column for column, _ in columns]), tuple(name for _, name in columns))
 
-    def row(self, attributes: Attributes) -> Floats:
-        values = [attributes.get(name) for name in self.names]
-        if str in map(type, values):
-            wrong = next(place for place, value in enumerate(values) if isinstance(value, str))
-            raise FeatureTypeError(f"{self.space}.{self.names[wrong]} must be a number, got {values[wrong]!r}")
+    def rows(self, given: Sequence[Attributes]) -> Floats:
+        """Return one row per element of ``given``."""
+        values = [[attributes.get(name) for name in self.names] for attributes in given]
+        for row in values:
+            if str in map(type, row):
+                wrong = next(place for place, value in enumerate(row) if isinstance(value, str))
+                raise FeatureTypeError(f"{self.space}.{self.names[wrong]} must be a number, got {row[wrong]!r}")
         return np.array(values, dtype=np.float64)  # None becomes NaN
 
 

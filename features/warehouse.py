@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,8 +79,8 @@ class Session:
 class Source(Protocol):
     """Whatever can be asked: the warehouse itself, or a snapshot beside it."""
 
-    def transaction(self) -> Any:
-        """Return a context manager that gives a `Session`."""
+    def transaction(self) -> AbstractContextManager[Session]:
+        """Give a session for one transaction."""
 
 
 class Warehouse:

@@ -128,11 +128,14 @@ class Stack:
             components.shim(self._ports, environ, replay=self._replay),
         )
         self._supervisor.start(component for component in side_by_side if component.name in self._names)
-        if "prefect" in self._names:
+        if "prefect" in self._names:  # its part takes longest: MLflow comes up meanwhile
+            self._supervisor.await_ready("prefect")
             self._install_zombie_automation()
         if "worker" in self._names:
             self._supervisor.start([components.prefect_worker(self._ports, environ)])
+            self._supervisor.await_ready("worker")
             self._deploy()
+        self._supervisor.await_ready()
         self._supervisor.watch()
         self._write_state()
 

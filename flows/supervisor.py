@@ -114,20 +114,23 @@ class Supervisor:
         self._stopping, self._stopped = threading.Event(), threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
-    def start(self, components: Iterable[Component], *, timeout_seconds: float = 120.0) -> None:
-        """Start components side by side and return when all of them answer.
+    def start(self, components: Iterable[Component]) -> None:
+        """Start components side by side; they come up while the caller does other things."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        for component in components:
+            self.children[component.name] = Child.start(component, self._logs)
+
+    def await_ready(self, *names: str, timeout_seconds: float = 120.0) -> None:
+        """Return when the components of these names, or all, answer.
 
         Raises
         ------
         ComponentError
             If one ends or does not answer in time. All that runs stays for `stop` to end.
         """
-        self._logs.mkdir(parents=True, exist_ok=True)
-        begun = [Child.start(component, self._logs) for component in components]
-        self.children |= {child.component.name: child for child in begun}
         deadline = time.monotonic() + timeout_seconds
-        for child in begun:
-            child.await_ready(deadline)
+        for name in names or tuple(self.children):
+            self.children[name].await_ready(deadline)
 
     def watch(self) -> None:
         """Restart from now on what dies."""

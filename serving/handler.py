@@ -105,7 +105,9 @@ class Handler:
 
     def _find_route(self, request: Request) -> tuple[_Route, str]:
         """Return the route of a path, and what stands in the path where the route has ``*``."""
-        parts = tuple(map(unquote, request.path.split("/")))[1:]
+        parts = tuple(request.path.split("/"))[1:]
+        if "%" in request.path:
+            parts = tuple(map(unquote, parts))
         for pattern in (parts, (*parts[:-1], "*"), (*parts[:-2], "*", *parts[-1:])):
             methods = self._routes.get(pattern)
             if methods is None:

@@ -69,7 +69,9 @@ def test_a_schedule_makes_runs(stack: Stack) -> None:
     assert eventually(lambda: [run for run in runs(stack) if run["auto_scheduled"]], seconds=60)
 
 
-def test_the_worker_runs_a_deployed_flow_to_its_end(stack: Stack) -> None:
+def test_what_the_shim_decides_is_ingested_by_the_worker(stack: Stack) -> None:
+    event = {"specversion": "1.0", "id": "1", "source": "shop", "type": "shop.order", "data": {"amount": 5}}
+    assert call("POST", f"{stack.urls['shim']}/v1/decisions", body={"event": event}).ok
     api = f"{stack.urls['prefect']}/api/deployments"
     deployment = call("GET", f"{api}/name/ingest/scheduled").document["id"]
     begun = call("POST", f"{api}/{deployment}/create_flow_run", body={}).document["id"]
@@ -79,6 +81,8 @@ def test_the_worker_runs_a_deployed_flow_to_its_end(stack: Stack) -> None:
         return state if state in ("COMPLETED", "FAILED", "CRASHED") else None
 
     assert eventually(ended, seconds=120) == "COMPLETED"
+    told = call("POST", f"{stack.urls['prefect']}/api/artifacts/filter", body={}).document
+    assert any("| n_decisions | 1 |" in artifact["data"] for artifact in told)
 
 
 def test_a_killed_flow_will_be_found_dead(stack: Stack) -> None:

@@ -164,13 +164,16 @@ def test_a_component_that_ends_at_once_is_told_with_the_end_of_its_log(
 ) -> None:
     broken = component("print('no such file'); raise SystemExit(3)", url="http://127.0.0.1:9/")
 
+    running.start([broken])
     with pytest.raises(ComponentError, match=r"one ended with 3(?s:.*)no such file"):
-        running.start([broken])
+        running.await_ready()
 
 
 def test_a_component_that_never_answers_is_given_up(running: Supervisor, component: Callable[..., Component]) -> None:
-    with pytest.raises(ComponentError, match="one did not answer in time"):
-        running.start([component(url="http://127.0.0.1:9/")], timeout_seconds=0.2)
+    running.start([component(), component(name="two", url="http://127.0.0.1:9/")])
+    running.await_ready("one")
+    with pytest.raises(ComponentError, match="two did not answer in time"):
+        running.await_ready(timeout_seconds=0.2)
 
 
 def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
