@@ -51,7 +51,7 @@ class Cell:
     @property
     def is_possible(self) -> bool:
         """Whether the challenger's success is a probability."""
-        return self.success + self.lift <= 1.0 + 1e-9  # noqa: PLR2004  # .98 + .02 passes 1 by its last bit
+        return self.success + self.lift <= 1.0 + 1e-9  # .98 + .02 passes 1 by its last bit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,28 +122,28 @@ def arm_means(cell: Cell, rng: np.random.Generator) -> tuple[float, float]:
 class Keyed:
     """A canary by key, as far as it counts: the first `KEY_SIZE` decisions of each key.
 
-    ``at`` (float64[n_keys, KEY_SIZE], rising) says when, ``is_challenger`` (bool[n_keys]) in which arm, ``increment``
-    (float64[n_keys, KEY_SIZE]) with what DR difference.
+    ``number`` (float64[n_keys, KEY_SIZE], rising) says at which decision of the stream each was, ``is_challenger``
+    (bool[n_keys]) in which arm, ``gain`` (float64[n_keys, KEY_SIZE]) what the DR differences of its key then summed to.
     """
 
-    at: Floats
+    number: Floats
     is_challenger: Mask
-    increment: Floats
+    gain: Floats
     share: float
 
     def look(self, until: float) -> Units:
         """Return the keys as far as they got by ``until``, in the order of the last decision of each."""
-        size = (self.at <= until).sum(axis=1)
+        size = (self.number <= until).sum(axis=1)
         seen = np.flatnonzero(size)
         last = size[seen] - 1
-        order = np.argsort(self.at[seen, last])
-        total = np.cumsum(self.increment, axis=1)[seen, last]
+        order = np.argsort(self.number[seen, last])
+        total = self.gain[seen, last]
         low, high = bound_increments(np.full(len(seen), self.share), _GATE)
         return Units(total=total[order], size=size[seen][order] * 1.0, low=low, high=high, max_size=KEY_SIZE)
 
     def errs(self) -> bool:
         """Tell whether any of the looks, spread evenly over the decisions that count, proves a gain."""
-        looks = np.linspace(0.0, min(float(self.at.max()), float(HORIZON)), N_LOOKS + 1)[1:]
+        looks = np.linspace(0.0, min(float(self.number.max()), float(HORIZON)), N_LOOKS + 1)[1:]
         return any(
             betting.first_crossing(betting.log_wealth(self.look(until), 0.0), ALPHA) is not None for until in looks
         )
@@ -152,7 +152,7 @@ class Keyed:
 def play_keyed(cell: Cell, rng: np.random.Generator) -> Keyed:
     """Return a canary whose arm is drawn per key; keys come at random and differ in what they earn at both destinations."""
     shape = (cell.n_keys, KEY_SIZE)
-    at = np.cumsum(rng.exponential(cell.n_keys, shape), axis=1)
+    number = np.cumsum(rng.exponential(cell.n_keys, shape), axis=1)
     arm = rng.uniform(size=cell.n_keys) < cell.canary
     earns = (cell.success + rng.normal(0.0, KEY_SPREAD, cell.n_keys) + cell.lift * arm)[:, None]
     differs = rng.uniform(size=shape) < cell.disagreement
@@ -165,7 +165,7 @@ def play_keyed(cell: Cell, rng: np.random.Generator) -> Keyed:
     )
     increment = np.zeros(shape)
     increment[differs] = played.increments(played.q)
-    return Keyed(at=at, is_challenger=arm, increment=increment, share=cell.canary)
+    return Keyed(number=number, is_challenger=arm, gain=np.cumsum(increment, axis=1), share=cell.canary)
 
 
 def _peek(arm: Mask, reward: Floats) -> float:

@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NO_DATA = 2  # exit code
 N_FOLDS = 5
-N_EVENTS, N_DAYS = 2_000, 60  # of a log
+N_EVENTS, N_DAYS = 5_000, 122  # of a log: as many days as the live months of the flights have
 N_REFUSAL_LOGS = 20
 # Saito, Aihara, Matsutani and Narita, Open Bandit Dataset and Pipeline, 2021, table 1: "all", random, 26 M rows.
 PUBLISHED_UNIFORM_RATE = 0.0035
@@ -200,7 +200,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ope", description=__doc__)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder that holds frugalml/ and bandit/")
     parser.add_argument("--logs", type=int, default=500, help="logs per data set")
-    parser.add_argument("--quick", action="store_true", help="20 logs, two FrugalML sets, two months of flights: seconds")
+    parser.add_argument("--events", type=int, default=N_EVENTS, help="of a FrugalML log")
+    parser.add_argument("--days", type=int, default=N_DAYS, help="of a flights log")
+    parser.add_argument(
+        "--quick", action="store_true", help="20 logs, two FrugalML sets, two months of flights: seconds"
+    )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     console, n_logs = Console(stderr=True), 20 if given.quick else given.logs
@@ -213,11 +217,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         files = files[:2]
     try:
         with console.status("building the flights world"):
-            flights = ope_worlds.flights_population(20 if given.quick else N_DAYS, quick=given.quick)
+            flights = ope_worlds.flights_population(given.days, quick=given.quick)
     except DataMissingError as error:
         print(error, file=sys.stderr)
         return NO_DATA
-    populations = [ope_worlds.frugalml_population(file, N_EVENTS, given.seed) for file in files] + [flights]
+    populations = [ope_worlds.frugalml_population(file, given.events, given.seed) for file in files] + [flights]
     with Progress(console=console, transient=True) as progress:
         measured = [measure(population, n_logs, given.seed, progress) for population in populations]
     refusals, estimates = measure_refusals(populations[0], given.seed), measure_bandit(bandit)
@@ -226,7 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print_bandit(estimates)
     sets = {p.name: _summarise(tallies) for p, tallies in zip(populations[:-1], measured[:-1], strict=True)}
     summary = {"frugalml": _summarise(pool(measured[:-1])), "flights": _summarise(measured[-1])}
-    print(json.dumps({**summary, "open_bandit": _summarise_bandit(estimates), "frugalml_sets": sets, "refused": refusals}))
+    print(
+        json.dumps({**summary, "open_bandit": _summarise_bandit(estimates), "frugalml_sets": sets, "refused": refusals})
+    )
     return 0
 
 

@@ -170,7 +170,7 @@ def _describe_answers(rows: pd.DataFrame) -> Floats:
 
 def _cross_with_destinations(features: Floats, n_destinations: int) -> Floats:
     """Return each event's features in its destination's own columns, float64[n, n_destinations, n_destinations * k]."""
-    crossed = np.einsum("nk,de->ndek", features, np.eye(n_destinations))
+    crossed: Floats = np.einsum("nk,de->ndek", features, np.eye(n_destinations))
     return crossed.reshape(len(features), n_destinations, -1)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -17,6 +18,7 @@ from models import comparison, evidence, fit, router
 from models.comparison import Comparison, OfflineVerdict
 from models.evidence import Circumstances
 from models.fit import Examples
+from models.mlmodel import Interface
 from models.registered import unverified
 from models.releases import bundle
 from models.router import Router
@@ -137,6 +139,25 @@ def register_candidate(
         params={name: str(value) for name, value in candidate.router.card.trained.items()},
         tags=approval.tags(),
         description=evidence.summary(compared, verdict, circumstances),
+        interface=interface_of(candidate),
+    )
+
+
+def interface_of(candidate: Candidate) -> Interface:
+    """Return what the router reads and says, with the first candidate of the holdout as the example."""
+    card, holdout = candidate.router.card, candidate.holdout
+    numbers = {
+        name: None if np.isnan(cell) else float(cell)
+        for name, cell in zip(card.numbers, holdout.numbers[0], strict=True)
+    }
+    categories = {
+        name: column.values[column.codes[0]] if column.codes[0] >= 0 else None
+        for name, column in zip(card.categories, holdout.categories, strict=True)
+    }
+    return Interface(
+        inputs={**dict.fromkeys(card.numbers, "number"), **dict.fromkeys(card.categories, "category")},
+        outputs={"value": "number", **dict.fromkeys(card.heads, "number")},
+        example={**numbers, **categories},
     )
 
 
