@@ -1,6 +1,7 @@
 """Snapshots: the warehouse as Parquet files under a manifest of digests, for readers beside its one writer."""
 
 import hashlib
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ class Snapshot:
 def write(source: Warehouse, folder: Path, *, now: datetime, keep: int = 3) -> Snapshot:
     """Write a snapshot of ``source`` under ``folder``, visible only when whole; of the older ones ``keep - 1`` stay."""
     name = clock.utc(now).strftime(_NAME)
-    final, partial = folder / name, folder / f".{name}.{os.getpid()}"
+    partial = folder / f".{name}.{os.getpid()}"
     partial.mkdir(parents=True)
     try:
         with source.transaction() as session:
@@ -77,6 +78,7 @@ def write(source: Warehouse, folder: Path, *, now: datetime, keep: int = 3) -> S
         (partial / MANIFEST).write_bytes(msgspec.json.encode(manifest))
         for path in partial.iterdir():
             _sync(path)
+        final = _unused(folder, name)
         partial.rename(final)
         _sync(folder)
     finally:
@@ -107,6 +109,11 @@ def restore(snapshot: Snapshot, target: Warehouse) -> None:
         raise FileExistsError(f"{target.path} is there already: a snapshot restores into a new file")
     with target.transaction() as session:
         session.load(snapshot.folder)
+
+
+def _unused(folder: Path, name: str) -> Path:
+    """Return the first place that is free: a replayed clock may tell the same instant twice."""
+    return next(place for n in itertools.count() if not (place := folder / f"{name}-{n:04d}").exists())
 
 
 def _finished(folder: Path) -> Iterator[Path]:

@@ -60,7 +60,7 @@ def admit(wired: Wiring, version: Version, *, dry_run: bool) -> dict[str, Any]:
 
     A router begins as a canary; any other model is released at once.
     """
-    approval = Approval.from_tags(version.tags)
+    approval = read_approval(version)
     downloaded = wired.registry.download(version, wired.workspace(f"approved-{version.name}-{version.number}"))
     reasons = trust.refusals(approval, _facts(wired, approval, downloaded))
     report = {
@@ -76,6 +76,12 @@ def admit(wired: Wiring, version: Version, *, dry_run: bool) -> dict[str, Any]:
         return {"state": "refused", **report}
     wired.store.put(downloaded.bundle, digest=approval.digest)
     return {"state": "admitted", "generation": _release(wired, version, approval), **report}
+
+
+def read_approval(version: Version) -> Approval:
+    """Return what an approved version says; a copy that names no approver was made in MLflow's pages, by somebody."""
+    made_there = {trust.PREFIX + "approver": trust.ANONYMOUS} if version.candidate else {}
+    return Approval.from_tags({**made_there, **version.tags})
 
 
 def look(wired: Wiring, stream: str) -> Look:

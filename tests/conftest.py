@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -13,6 +14,10 @@ from serving.case import Question
 from serving.decider import decide
 from serving.plan import Plan
 from serving.view import StreamView
+
+# No deadline: no test may depend on how fast a machine is.
+hypothesis.settings.register_profile("turnout", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("turnout")
 
 TINY = """
 [destinations.card]

@@ -8,6 +8,7 @@ from typing import Self
 from features import clock
 
 PREFIX = "turnout."
+ANONYMOUS = "unverified"  # pressed in the pages of an MLflow that knows no users
 STATIC = "static"  # the baseline of a candidate that was judged against the static routes
 
 
@@ -65,6 +66,9 @@ def refusals(approval: Approval, facts: Facts) -> tuple[str, ...]:
         f"{approval.digest} is revoked": approval.digest in facts.revoked,
         f"{approval.approver} is its author, and this stream wants two people": (
             facts.two_person and _person(approval.approver) == _person(approval.author)
+        ),
+        "this stream wants two people, and nobody can tell who approved it": (
+            facts.two_person and approval.approver == ANONYMOUS
         ),
     }
     found = [reason for reason, holds in checks.items() if holds]

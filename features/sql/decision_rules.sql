@@ -28,7 +28,7 @@ FROM (
                 {'rule': 'unequal_lengths', 'field': 'categories', 'message': 'each destination needs one vector of one length'}
             WHEN propensity IS NULL OR NOT isfinite(propensity) OR propensity <= 0 OR propensity > 1 THEN
                 {'rule': 'bad_propensity', 'field': 'propensity', 'message': format('propensity must lie in (0, 1], got {}', propensity)}
-            WHEN len(list_filter(mixture, lambda p: NOT isfinite(p) OR p < 0)) > 0 OR abs(list_sum(mixture) - 1) > 1e-6 THEN
+            WHEN list_min(mixture) < 0 OR abs(list_sum(mixture) - 1) > 1e-6 THEN  -- NaN is above every number
                 {'rule': 'mixture_sum', 'field': 'mixture', 'message': format('mixture must sum to 1, got {}', list_sum(mixture))}
             WHEN NOT list_contains(destinations, assigned) THEN
                 {'rule': 'unknown_assigned', 'field': 'assigned', 'message': format('assigned {} is not among the candidates', assigned)}

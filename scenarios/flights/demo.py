@@ -23,7 +23,8 @@ from scenarios.flights.world import World
 
 FAST_AIRPORTS = 12
 # By fast: a smaller world decides less often.
-LOOK_EVERY = {False: timedelta(hours=3), True: timedelta(hours=12)}  # while a canary is live
+LOOK_EVERY = {False: timedelta(hours=3), True: timedelta(hours=24)}
+CARE_EVERY = {False: timedelta(days=14), True: timedelta(days=60)}
 LADDER_DECISIONS = {False: 50, True: 20}  # at the least, on each rung
 
 
@@ -98,6 +99,7 @@ def _play(
             mlflow_url=stack.urls["mlflow"],
             approver=None if options.wait else options.approver,
             look_every=LOOK_EVERY[options.fast],
+            care_every=CARE_EVERY[options.fast],
             progress=progress,
             watch=watch,
         )

@@ -22,13 +22,16 @@ from scenarios.flights.replay import Replay
 from scenarios.flights.stopwatch import Stopwatch
 from scenarios.flights.world import World
 
-CARE_EVERY = timedelta(days=14)  # ingest and a fresh forecast, once the canary is settled
 LATEST_OUTCOME = timedelta(days=2)  # the history's last outcomes become known after the live part has begun
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One run of the demo: what it plays with, and how the time went. Without an ``approver`` it waits for a person."""
+    """One run of the demo: what it plays with, and how the time went. Without an ``approver`` it waits for a person.
+
+    ``look_every`` is how often a live canary is looked at, ``care_every`` how often the spool is ingested and the
+    forecast made anew once it is settled.
+    """
 
     home: Path
     whole: World
@@ -37,6 +40,7 @@ class Stage:
     mlflow_url: str
     approver: str | None
     look_every: timedelta
+    care_every: timedelta
     watch: Stopwatch
     progress: Progress
 
@@ -79,7 +83,7 @@ class Stage:
             if at >= next_look:
                 with self.watch.step("promote"):
                     promotion, settled = self._care(at, promotion)
-                next_look = at + (CARE_EVERY if settled else self.look_every)
+                next_look = at + (self.care_every if settled else self.look_every)
         with self.watch.step("replay"):
             last = replay.finish()
         with self.watch.step("ingest"):

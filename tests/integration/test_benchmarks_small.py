@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import canaries, gate, harm_ladder, ope, ope_worlds
 from benchmarks.canaries import Cell
-from benchmarks.gate import Errors
+from benchmarks.gate_report import Errors
 from scenarios.flights import timetable
 from validation.canary_log import CanaryLog, group_by_unit
 
@@ -57,10 +57,10 @@ def test_the_off_policy_benchmark_ends_in_its_json(data: Path, capsys: pytest.Ca
     for name in ("frugalml", "flights"):
         methods = found[name]
         assert isinstance(methods, dict)
-        assert set(methods) == {"dr", "ips", "snips"}
+        assert set(methods) == {"dr", "ips", "snips", "known"}
         assert all(set(figures) == {"coverage", "rmse", "n_logs"} for figures in methods.values())
         assert methods["dr"]["n_logs"] == 20
-        assert methods["dr"]["rmse"] < methods["ips"]["rmse"]
+        assert methods["known"]["rmse"] < methods["dr"]["rmse"] < methods["ips"]["rmse"]
     bandit = found["open_bandit"]
     assert isinstance(bandit, dict)
     assert {"covers", "low", "high", "published"} <= set(bandit)

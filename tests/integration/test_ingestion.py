@@ -134,6 +134,7 @@ def test_records_that_never_were_on_a_wire_are_checked_too(
     records: list[Record] = [
         *(msgspec.structs.replace(decision, propensity=bad) for bad in (0.0, -0.5, 1.5, nan)),
         msgspec.structs.replace(decision, mixture=(nan, 1.0)),
+        msgspec.structs.replace(decision, mixture=(1.5, -0.5)),
         msgspec.structs.replace(outcome, latency_ms=nan),
         msgspec.structs.replace(outcome, cost_usd=-1.0),
     ]
@@ -145,7 +146,7 @@ def test_records_that_never_were_on_a_wire_are_checked_too(
     merged = merging.merge(warehouse, rows, tiny, source="memory", progress=progress, now=NOW)
     assert merged.quarantined == {
         ("bad_propensity", "propensity"): 4,
-        ("mixture_sum", "mixture"): 1,
+        ("mixture_sum", "mixture"): 2,
         ("bad_latency", "latency_ms"): 1,
         ("bad_cost", "cost_usd"): 1,
     }
@@ -244,6 +245,21 @@ def test_orphans_wait_late_ones_are_flagged_and_both_are_kept(
     assert _rows(warehouse, "outcomes", "decision_id", "late", "pending_raw") == sorted(
         [(decision.decision_id, "False", "None"), (other.decision_id, "True", "None")]
     )
+
+
+def test_an_orphan_observed_before_its_decision_is_quarantined_once_that_is_known(
+    play: Play, tiny: Configuration, warehouse: Warehouse, bring: Callable[..., IngestReport]
+) -> None:
+    decision, outcome = play(tiny, 1)[0]
+    impossible = _raw(outcome, observed_at=(decision.decided_at - timedelta(hours=1)).isoformat())
+    assert bring([impossible]).n_outcomes == 1
+    report = bring([decision], name="decisions.jsonl")
+    assert report.quarantined == {"observed_before_decided (observed_at)": 1}
+    assert history.outcomes(warehouse, decision.decision_id) == []
+    quarantined = _rows(warehouse, "quarantine", "rule", "raw")
+    assert quarantined == [("observed_before_decided", str(impossible))]
+    bring([impossible, b" "])  # the same bytes at the same place: nothing is added
+    assert _rows(warehouse, "quarantine", "rule", "raw") == quarantined
 
 
 def test_extra_fields_are_kept_and_counted(

@@ -88,6 +88,12 @@ def test_a_second_process_is_told_who_holds_the_file(store: Warehouse, code: str
     assert history.counts(store).n_decisions == 0
 
 
+def test_transactions_of_one_process_take_turns_too(store: Warehouse) -> None:
+    """DuckDB itself would let them share the file."""
+    with store.transaction(), pytest.raises(LockedWarehouseError, match=f"held by process {os.getpid()}"):
+        history.counts(Warehouse(store.path, lock_seconds=0.1))
+
+
 def test_processes_take_turns(store: Warehouse) -> None:
     patient = Warehouse(store.path, lock_seconds=30.0)
     with _holding(IN_TRANSACTION, str(store.path)) as pid:

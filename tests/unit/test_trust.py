@@ -53,6 +53,7 @@ def test_a_version_without_tags_is_refused_for_every_reason_at_once() -> None:
         ({}, {"revoked": ("d1",)}, "d1 is revoked"),
         ({"approver": "ada"}, {}, "ada is its author"),
         ({"approver": "ada", "author": "unverified:ada"}, {}, "ada is its author"),
+        ({"approver": trust.ANONYMOUS}, {}, "nobody can tell who approved it"),
         ({"evidence_at": "2026-02-01T10:00:00+00:00"}, {}, "its evidence is 28 days"),
         ({"evidence_at": "2026-03-02T10:00:00+00:00"}, {}, "its evidence is from the future"),
         ({"evidence_at": "2026-03-01T10:00:00"}, {}, "cannot be told"),
@@ -66,5 +67,6 @@ def test_what_does_not_hold_is_refused_by_name(approval: dict[str, str], facts: 
 
 
 def test_one_person_may_approve_alone_where_the_stream_allows_it() -> None:
-    alone = dataclasses.replace(APPROVAL, approver="ada")
-    assert trust.refusals(alone, dataclasses.replace(FACTS, two_person=False)) == ()
+    for approver in ("ada", trust.ANONYMOUS):
+        alone = dataclasses.replace(APPROVAL, approver=approver)
+        assert trust.refusals(alone, dataclasses.replace(FACTS, two_person=False)) == ()
