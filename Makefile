@@ -47,7 +47,8 @@ clean: ## Remove what was installed and cached; the state in .turnout stays
 $(STAMP): requirements.lock pyproject.toml
 	@sh .ci/python $(VENV)
 	@awk '/^uv==/ {uv = 1} uv {print} uv && !/\\$$/ {exit}' requirements.lock > $(VENV)/uv.lock
-	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(VENV)/uv.lock || echo "uv cannot be had: pip takes over"
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(VENV)/uv.lock 2> /dev/null \
+	    || echo "uv cannot be had: pip takes over"
 	@if $(BIN)/uv --version > /dev/null 2>&1; then \
 	    VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements.lock \
 	    && VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e . ; \

@@ -9,7 +9,6 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from features import decision_log, history
-from features.config import Stream
 from features.decision_log import DecisionLog
 from features.history import TrainingRows
 from flows.publishing import publish
@@ -65,7 +64,7 @@ def fit_candidate(wired: Wiring, stream: str, rows: TrainingRows) -> Candidate:
     training, holdout = log.split(configured.training.holdout_share)
     folder = wired.workspace(f"router-{stream}-{wired.now:%Y%m%dT%H%M%S}")
     fitted = fit.train(
-        examples_of(training, configured),
+        Examples.of(training, configured.features),
         folder,
         stream=stream,
         feature_set=configured.features.version,
@@ -75,20 +74,6 @@ def fit_candidate(wired: Wiring, stream: str, rows: TrainingRows) -> Candidate:
         trained={"since": str(training.decided_at.min()), "until": str(training.decided_at.max())},
     )
     return Candidate(folder=folder, digest=bundle.seal(folder, kind="router"), router=fitted, holdout=holdout)
-
-
-def examples_of(log: DecisionLog, configured: Stream) -> Examples:
-    """Return the assigned candidates' rows of ``log`` with their outcomes."""
-    return Examples(
-        number_names=tuple(configured.features.numbers),
-        category_names=tuple(configured.features.categories),
-        numbers=log.numbers[log.chosen],
-        categories=[column.take(log.chosen) for column in log.categories],
-        success=log.success,
-        latency_ms=log.latency_ms,
-        cost_usd=log.cost_usd,
-        propensity=log.propensity,
-    )
 
 
 def compare_candidate(wired: Wiring, stream: str, candidate: Candidate) -> Comparison:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lightgbm
 import msgspec
@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.config import Training
+from features.decision_log import DecisionLog
 from features.objective import MS_PER_MINUTE, Objective
-from features.vector import CategoryColumn
+from features.vector import CategoryColumn, FeatureDefinitions
 from models import router
 from models.encoding import Encoder
 from models.router import Card, Head, HeadName
@@ -45,6 +46,20 @@ class Examples:
     latency_ms: Floats
     cost_usd: Floats
     propensity: Floats
+
+    @classmethod
+    def of(cls, log: DecisionLog, features: FeatureDefinitions) -> Self:
+        """Return the assigned candidates' rows of ``log`` with their outcomes."""
+        return cls(
+            number_names=tuple(features.numbers),
+            category_names=tuple(features.categories),
+            numbers=log.numbers[log.chosen],
+            categories=[column.take(log.chosen) for column in log.categories],
+            success=log.success,
+            latency_ms=log.latency_ms,
+            cost_usd=log.cost_usd,
+            propensity=log.propensity,
+        )
 
 
 def train(

@@ -51,18 +51,8 @@ def log(tmp_path_factory: pytest.TempPathFactory, tiny: Configuration, play: Pla
 
 def train(log: DecisionLog, configuration: Configuration, folder: Path) -> Router:
     stream = configuration.streams["orders"]
-    given = Examples(
-        number_names=tuple(stream.features.numbers),
-        category_names=tuple(stream.features.categories),
-        numbers=log.numbers[log.chosen],
-        categories=[column.take(log.chosen) for column in log.categories],
-        success=log.success,
-        latency_ms=log.latency_ms,
-        cost_usd=log.cost_usd,
-        propensity=log.propensity,
-    )
     return fit.train(
-        given,
+        Examples.of(log, stream.features),
         folder,
         stream="orders",
         feature_set=stream.features.version,
