@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from features import clock
 from features.config import Configuration
-from features.records import Candidate, Decision, Event, Identifier, Outcome, Record
+from features.records import Candidate, Decision, Event, Identifier, Record
 
 SPEC_VERSION = "1.0"
 DECISION_TYPE = "turnout.decision"
@@ -105,28 +105,3 @@ def envelope(record: Record, *, source: str = "turnout") -> bytes:
         "data": record,
     }
     return msgspec.json.encode(attributes)
-
-
-class _Envelope(Struct, frozen=True):
-    """The part of a record's CloudEvent that says where the record is."""
-
-    type: str
-    data: msgspec.Raw
-
-
-_ENVELOPES = msgspec.json.Decoder(_Envelope)
-_RECORDS = msgspec.json.Decoder(Decision | Outcome)
-
-
-def open_envelope(line: bytes) -> Record:
-    """Return the record in a structured CloudEvent, or in a bare record's JSON.
-
-    Raises
-    ------
-    msgspec.MsgspecError
-        Naming the path and the rule: JSON that is none, or a record that is none.
-    """
-    if b'"specversion"' in line[:512]:
-        line = _ENVELOPES.decode(line).data  # msgspec.Raw is a buffer
-    record: Record = _RECORDS.decode(line)
-    return record

@@ -85,5 +85,9 @@ class Objective(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if self.cost_usd:
             value -= self.cost_usd * cost_usd
         if self.sla and self.sla_latency_ms is not None:
-            value -= self.sla * ((latency_ms > self.sla_latency_ms) if over_sla is None else over_sla)
+            value -= self.sla * (self._over_sla(latency_ms) if over_sla is None else over_sla)
         return value
+
+    def _over_sla(self, latency_ms: Floats) -> Floats:
+        """Return 1 where the latency is over its limit, 0 where it is not, NaN where it is not known."""
+        return np.where(np.isnan(latency_ms), np.nan, latency_ms > (self.sla_latency_ms or np.inf))

@@ -24,6 +24,7 @@ class DriftedSourceError(RuntimeError):
 
 def ingest_sources(wired: Wiring, sources: list[str]) -> IngestReport:
     """Ingest files or folders of them; without any, the shims' spool. Shows a progress bar on a terminal."""
+    wired.settings.spool_path.mkdir(parents=True, exist_ok=True)  # before the first shim has spooled anything
     paths = [Path(source) for source in sources] or [wired.settings.spool_path]
     with _progress_bar() as on_progress:
         return ingestion.ingest(wired.warehouse, paths, wired.configuration, now=wired.now, on_progress=on_progress)

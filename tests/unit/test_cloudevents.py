@@ -114,12 +114,6 @@ def test_binary_mode_reads_as_structured_mode_does() -> None:
         cloudevents.from_headers({name: value for name, value in headers.items() if name != "ce-source"}, body)
 
 
-@pytest.mark.parametrize("record", [DECISION, OUTCOME], ids=["decision", "outcome"])
-def test_a_record_comes_out_of_its_envelope_as_it_went_in(record: Decision | Outcome) -> None:
-    assert cloudevents.open_envelope(cloudevents.envelope(record)) == record
-    assert cloudevents.open_envelope(msgspec.json.encode(record)) == record
-
-
 @pytest.mark.parametrize(
     ("record", "identity", "kind"),
     [(DECISION, "d-1", cloudevents.DECISION_TYPE), (OUTCOME, "d-1/1", cloudevents.OUTCOME_TYPE)],
@@ -131,13 +125,6 @@ def test_the_cloudevents_sdk_reads_our_envelopes(record: Decision | Outcome, ide
     assert (read.get_id(), read.get_type(), read.get_source()) == (identity, kind, "/shims/1")
     assert read.get_time() == AT
     assert read.get_data() == json.loads(msgspec.json.encode(record))
-
-
-def test_a_record_of_no_kind_is_refused() -> None:
-    with pytest.raises(msgspec.ValidationError, match="record"):
-        cloudevents.open_envelope(b'{"record": "parcel"}')
-    with pytest.raises(msgspec.DecodeError):
-        cloudevents.open_envelope(b"{")
 
 
 def test_a_request_names_what_it_does_not_know() -> None:

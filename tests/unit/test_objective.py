@@ -44,7 +44,7 @@ def _outcome(**fields: Any) -> Outcome:
 @given(OBJECTIVES, OUTCOMES)
 def test_a_reward_is_the_clipped_sum_of_its_parts(objective: Objective, outcome: Outcome) -> None:
     """The oracle adds the parts one by one, as the docstring says them."""
-    latency_needed = objective.latency_minute > 0
+    latency_needed = objective.latency_minute > 0 or objective.sla > 0
     if outcome.success is None or (outcome.latency_ms is None and latency_needed):
         expected = objective.lost_reward
     else:
