@@ -11,67 +11,23 @@ import argparse
 import itertools
 import json
 import math
-import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
-from scipy.special import betaincinv
 
-from benchmarks import canaries, harm_ladder
+from benchmarks import canaries, gate_report, harm_ladder
 from benchmarks.canaries import Cell
-from benchmarks.harm_ladder import Ended
+from benchmarks.gate_report import Errors, Power
 
 CANARIES, DISAGREEMENTS, SUCCESSES = (0.01, 0.1, 0.5), (0.02, 0.1, 0.5), (0.5, 0.85, 0.98)
 KEYS = (50, 200, 1_000)
 LIFTS = (0.02, 0.05, 0.1)
 HARM_SUCCESS, HARM_LIFT = 0.85, -0.1
-BESIDE = ("mixture_ips", "arm_means", "arm_means_peeked")
-UPPER_CONFIDENCE = 0.99
-COMPARED_SHARE = 0.2  # of the runs: means of arms need every decision, and cost most
-
-
-@dataclass(frozen=True, kw_only=True)
-class Errors:
-    """In how many runs of an A/A cell a gain was found that is none."""
-
-    cell: Cell
-    n_false: int
-    n_runs: int
-
-    @property
-    def rate(self) -> float:
-        """The share of runs."""
-        return self.n_false / self.n_runs
-
-    @property
-    def upper(self) -> float:
-        """The exact one-sided 99 % bound of the rate (Clopper and Pearson, 1934)."""
-        if self.n_false == self.n_runs:
-            return 1.0
-        return float(betaincinv(self.n_false + 1, self.n_runs - self.n_false, UPPER_CONFIDENCE))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Power:
-    """Of one cell, the decisions that each method needed, run by run; infinite where it found nothing."""
-
-    cell: Cell
-    needed: dict[str, list[float]]
-
-    def found(self, method: str) -> float:
-        """Return the share of runs in which the gain was found."""
-        return float(np.isfinite(self.needed[method]).mean())
-
-    def median(self, method: str) -> int | None:
-        """Return the median of decisions needed over all runs; None if fewer than half found the gain."""
-        middle = float(np.median(self.needed[method]))
-        return round(middle) if np.isfinite(middle) else None
+MAX_POWER_RUNS = 200
+COMPARED_SHARE = 0.2  # of the runs of power: means of arms need every decision, and cost most
 
 
 def grid(keys: Sequence[int], lifts: Sequence[float]) -> list[Cell]:
@@ -109,98 +65,34 @@ def measure_power(cell: Cell, n_runs: int, rng: np.random.Generator) -> Power:
     )
 
 
-def _error_table(errors: Sequence[Errors]) -> Table:
-    table = Table(title="A/A: false promotions, the worst cell of nine", caption=_versions())
-    for heading in ("drawn by", "canary", "worst %", "99 % upper", "mean %", "runs per cell"):
-        table.add_column(heading)
-    for n_keys, canary in itertools.product(dict.fromkeys(e.cell.n_keys for e in errors), CANARIES):
-        group = [e for e in errors if (e.cell.n_keys, e.cell.canary) == (n_keys, canary)]
-        if not group:
-            continue
-        worst = max(group, key=lambda e: e.rate)
-        numbers = (f"{100 * worst.rate:.1f}", f"{100 * worst.upper:.1f}")
-        mean = f"{100 * np.mean([e.rate for e in group]):.2f}"
-        table.add_row(f"{n_keys} keys" if n_keys else "event", f"{canary:.0%}", *numbers, mean, str(worst.n_runs))
-    return table
-
-
-def _power_table(powers: Sequence[Power]) -> Table:
-    methods = ("dr", *BESIDE)
-    table = Table(title=f"Gains found within {canaries.HORIZON:,} decisions, % (median decisions)", caption=_versions())
-    for heading in ("canary", "disagreement", "success", "lift", *methods):
-        table.add_column(heading)
-    for power in powers:
-        cell = power.cell
-        said = [f"{100 * power.found(method):.0f} ({power.median(method) or '-'})" for method in methods]
-        table.add_row(f"{cell.canary:.0%}", f"{cell.disagreement:.0%}", f"{cell.success:g}", f"{cell.lift:+.2f}", *said)
-    return table
-
-
-def _versions() -> str:
-    return f"Python {platform.python_version()}, numpy {np.__version__}"
-
-
-def _summarise_power(power: Power) -> dict[str, Any]:
-    """Return the product's figures of one cell, and the share found by each method it stands beside."""
-    cell = power.cell
-    return {
-        "canary": cell.canary,
-        "disagreement": cell.disagreement,
-        "success": cell.success,
-        "lift": cell.lift,
-        "found": round(power.found("dr"), 4),
-        "median_decisions": power.median("dr"),
-        "found_beside": {name: round(power.found(name), 4) for name in BESIDE},
-    }
-
-
-def _summarise(errors: Sequence[Errors], powers: Sequence[Power], ends: Sequence[Ended]) -> dict[str, Any]:
-    worst, equal = max(errors, key=lambda e: e.rate), [power for power in powers if not power.cell.lift]
-    exposures = [end.exposure_share for end in ends]
-    return {
-        "aa": {
-            "worst_false_promotion": round(worst.rate, 5),
-            "worst_upper_99": round(worst.upper, 5),
-            "runs_per_cell": worst.n_runs,
-            "cells": len(errors),
-            "mean_beside": {name: round(float(np.mean([p.found(name) for p in equal])), 4) for name in BESIDE},
-        },
-        "power": [_summarise_power(power) for power in powers if power.cell.lift > 0.0],
-        "harm": {
-            "stopped": round(float(np.mean([end.is_stopped for end in ends])), 4),
-            "exposure": round(float(np.mean(exposures)), 5),
-            "exposure_worst": round(max(exposures), 5),
-            "median_decisions": round(float(np.median([end.n_decisions for end in ends]))),
-        },
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
+    parser.add_argument("--runs", type=int, default=100, help="per A/A cell and of harm; 2000 takes some half an hour")
     parser.add_argument(
-        "--runs", type=int, default=100, help="per cell; 2000 for the full statement, which takes hours"
+        "--keys", type=int, nargs="*", default=KEYS, help="numbers of sticky keys; none: per event alone"
     )
     parser.add_argument("--quick", action="store_true", help="5 runs on a corner of the grid: seconds")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     n_runs, rng = 5 if given.quick else given.runs, np.random.default_rng(given.seed)
-    equal, better = grid((0, *KEYS), (0.0,)), grid((0,), (0.0, *LIFTS))
+    equal, better = grid((0, *given.keys), (0.0,)), grid((0,), (0.0, *LIFTS))
     # The means of the arms do not know of disagreements: without a lift, one rate of them is enough.
     better = [cell for cell in better if cell.lift or cell.disagreement == DISAGREEMENTS[1]]
     if given.quick:
         equal, better = equal[::12], [cell for cell in better if cell.canary == cell.disagreement == DISAGREEMENTS[1]]
     with Progress(console=Console(stderr=True), transient=True) as progress:
         errors = [measure_errors(cell, n_runs, rng) for cell in progress.track(equal, description="equal")]
-        powers = [measure_power(cell, n_runs, rng) for cell in progress.track(better, description="better")]
+        n_power = min(n_runs, MAX_POWER_RUNS)
+        powers = [measure_power(cell, n_power, rng) for cell in progress.track(better, description="better")]
         ends = [
             harm_ladder.climb(HARM_SUCCESS, HARM_LIFT, rng)
             for _ in progress.track(range(n_runs), description="harmful")
         ]
     console = Console(width=130)
-    console.print(_error_table(errors))
-    console.print(_power_table(powers))
-    summary = _summarise(errors, powers, ends)
+    console.print(gate_report.error_table(errors))
+    console.print(gate_report.power_table(powers))
+    summary = gate_report.summarise(errors, powers, ends)
     print(f"harmful challenger, {HARM_LIFT:+.2f} on every event, {n_runs} runs: {summary['harm']}")
     print(json.dumps(summary))
     return 0

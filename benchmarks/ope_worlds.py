@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from features import config
 from features.objective import MS_PER_MINUTE, Objective
 from models import policy
-from models.logged import LoggedDecisions
+from models.logged import LoggedDecisions, sum_rows
 from scenarios.flights import configuration, timetable, weather, world
 from scenarios.flights.timetable import Timetable
 from scenarios.flights.world import World
@@ -52,11 +52,15 @@ class Population:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A log, and what belongs to its rows: the target's distribution and the reward model's features."""
+    """A log; of its rows the target's distribution and the reward model's features.
+
+    ``earned`` (float64[n]) is what the target would have earned of each decision: the log does not show it.
+    """
 
     log: LoggedDecisions
     target: Floats
     features: Floats
+    earned: Floats
 
 
 def draw(population: Population, rng: np.random.Generator) -> Drawn:
@@ -76,7 +80,9 @@ def draw(population: Population, rng: np.random.Generator) -> Drawn:
         reward=population.reward[rows][chosen],
         cluster=np.repeat(np.arange(population.n_drawn), sizes[drawn]),  # a day drawn twice is two days
     )
-    return Drawn(log=log, target=population.target[rows], features=population.features[rows])
+    target = population.target[rows]
+    earned = sum_rows(log, target * population.reward[rows])
+    return Drawn(log=log, target=target, features=population.features[rows], earned=earned)
 
 
 def fit_ridge(features: Floats, reward: Floats) -> Floats:

@@ -1,4 +1,7 @@
-"""Keeps child processes running: each in a session of its own, restarted when it dies, stopped in a given order."""
+"""Keeps child processes running: each in a session of its own, restarted when it dies, stopped in a given order.
+
+A child carries a mark in its environment, made of its name and its log's place, by which `leftovers` finds what it started.
+"""
 
 import logging
 import os
@@ -12,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from flows import calling, leash
+from flows import calling, leash, leftovers
 from flows.calling import UnreachableError
 
 _LOGGER = logging.getLogger("turnout.stack")
@@ -91,15 +94,15 @@ class Child:
 
     def stop(self) -> None:
         """End the process and all that it started: asked first, then, its grace over, killed."""
-        if self.restart_seconds is not None:
-            return  # it is dead, its group was killed, and its id may be another's by now
-        _kill_group(self.process, signal.SIGTERM)
-        try:
-            self.process.wait(self.component.grace_seconds)
-        except subprocess.TimeoutExpired:
-            _LOGGER.warning("%s did not stop when asked: killed", self.component.name)
-        _kill_group(self.process, signal.SIGKILL)
-        self.process.wait()
+        if self.restart_seconds is None:  # else it is dead, its group was killed, and its id may be another's by now
+            _kill_group(self.process, signal.SIGTERM)
+            try:
+                self.process.wait(self.component.grace_seconds)
+            except subprocess.TimeoutExpired:
+                _LOGGER.warning("%s did not stop when asked: killed", self.component.name)
+            _kill_group(self.process, signal.SIGKILL)
+            self.process.wait()
+        leftovers.end(_mark(self.component, self.log_path), grace_seconds=self.component.grace_seconds)
 
 
 class Supervisor:
@@ -118,6 +121,8 @@ class Supervisor:
         """Start components side by side; they come up while the caller does other things."""
         self._logs.mkdir(parents=True, exist_ok=True)
         for component in components:
+            mark = _mark(component, self._logs / f"{component.name}.log")
+            leftovers.end(mark, grace_seconds=component.grace_seconds)  # of one that was killed
             self.children[component.name] = Child.start(component, self._logs)
 
     def await_ready(self, *names: str, timeout_seconds: float = 120.0) -> None:
@@ -172,12 +177,16 @@ def _spawn(component: Component, log_path: Path) -> subprocess.Popen[bytes]:
     with log_path.open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own commands, no shell
             leashed,
-            env=dict(component.environment),
+            env={**component.environment, leftovers.MARK: _mark(component, log_path)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _mark(component: Component, log_path: Path) -> str:
+    return f"{component.name}@{log_path}"
 
 
 def _kill_group(process: subprocess.Popen[bytes], sig: signal.Signals) -> None:

@@ -65,6 +65,15 @@ def wait_until(holds: Callable[[], bool], *, seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
+def _leaves_behind(told: Path) -> str:
+    """Return code that starts a process in another session and tells its id."""
+    return (
+        "import subprocess, sys, time\n"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
+        f"open({str(told)!r}, 'w').write(str(p.pid)); time.sleep(600)"
+    )
+
+
 def is_gone(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -157,6 +166,38 @@ def test_what_does_not_stop_when_asked_is_killed_with_all_that_it_started(
 
     assert is_gone(pid)
     wait_until(lambda: is_gone(int(told.read_text())))
+
+
+def test_what_a_component_started_in_a_session_of_its_own_ends_with_it_even_after_a_crash(
+    running: Supervisor, component: Callable[..., Component], tmp_path: Path
+) -> None:
+    told = tmp_path / "far"
+    running.start([component(_leaves_behind(told))])
+    wait_until(lambda: told.exists() and bool(told.read_text()))
+    child = running.children["one"]
+    child.process.kill()
+    child.process.wait()
+    child.revive(child.started_seconds)
+    assert not is_gone(int(told.read_text())), "a crash of its starter is no reason to end it"
+
+    running.stop(())
+
+    assert is_gone(int(told.read_text()))
+
+
+def test_what_a_killed_supervisor_left_behind_is_ended_before_the_next_start(
+    running: Supervisor, component: Callable[..., Component], tmp_path: Path
+) -> None:
+    told = tmp_path / "far"
+    running.start([component(_leaves_behind(told))])
+    wait_until(lambda: told.exists() and bool(told.read_text()))
+    child = running.children.pop("one")
+    child.process.kill()
+    child.process.wait()
+
+    running.start([component()])
+
+    assert is_gone(int(told.read_text()))
 
 
 def test_a_component_that_ends_at_once_is_told_with_the_end_of_its_log(
