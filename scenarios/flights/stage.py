@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from flows.calling import call
 from flows.forecast import forecast
 from flows.ingest import ingest
 from flows.promote import promote, release
@@ -22,6 +23,7 @@ from scenarios.flights.replay import Replay
 from scenarios.flights.stopwatch import Stopwatch
 from scenarios.flights.world import World
 
+FOLLOW_SECONDS = 60.0
 LATEST_OUTCOME = timedelta(days=2)  # the history's last outcomes become known after the live part has begun
 
 
@@ -58,6 +60,7 @@ class Stage:
             self._approve("router", retrain(STREAM, _iso(begins_at)))
         with self.watch.step("promote"):
             promote(STREAM, _iso(begins_at))
+            self._await_shim()
         replay = Replay(parcels=Parcels(live_world), broker=Broker(url=self.shim_url))
         promotion = self._replay(replay)
         with self.watch.step("tally"):
@@ -97,6 +100,7 @@ class Stage:
             promotion = promote(STREAM, _iso(at))
         else:
             forecast(_iso(at), refresh=True)
+        self._await_shim()
         return promotion, self.wired.live(STREAM).canary is None
 
     def _ingest(self, sources: list[str], at: datetime) -> None:
@@ -115,6 +119,20 @@ class Stage:
         self.progress.console.print(f"waiting: open {page} and press Promote model, to {model}")
         while not registry.versions(model):
             time.sleep(2.0)
+
+    def _await_shim(self) -> None:
+        """Wait until the shim has followed the ledger: replayed hours pass faster than it polls.
+
+        Raises
+        ------
+        TimeoutError
+            If it does not follow.
+        """
+        give_up_at = time.monotonic() + FOLLOW_SECONDS
+        while call("GET", f"{self.shim_url}/v1/models/router/current").document["generation"] < self.wired.generation:
+            if time.monotonic() > give_up_at:
+                raise TimeoutError(f"the shim does not follow to generation {self.wired.generation}")
+            time.sleep(0.1)
 
     @property
     def wired(self) -> Wiring:
