@@ -64,8 +64,8 @@ class LoggedDecisions:
 
     @property
     def has_propensities(self) -> bool:
-        """Whether the log kept any propensity."""
-        return not np.isnan(self.propensity).all()
+        """Whether the log kept any propensity; an empty one lacks none."""
+        return not self.n_decisions or not np.isnan(self.propensity).all()
 
 
 def find_disagreements(log: LoggedDecisions, challenger: Floats, champion: Floats) -> Mask:
