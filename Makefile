@@ -37,7 +37,7 @@ check: $(STAMP) ## What must hold before a commit: lint, format, types, import c
 	$(BIN)/python -m pytest tests/unit
 
 bench: $(STAMP) ## Run the benchmarks
-	@for file in benchmarks/[a-z]*.py; do $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)" || exit 1; done
+	@for file in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)" || exit 1; done
 
 clean: ## Remove what was installed and cached; the state in .turnout stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

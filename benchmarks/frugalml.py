@@ -237,10 +237,8 @@ def find_saving(runs: Sequence[Run], price: float) -> float:
     if not reached.size:
         return 0.0
     at = int(reached[0])
-    if at:
-        spent = float(np.interp(target, accuracy[at - 1 : at + 1], spend[at - 1 : at + 1]))
-    else:
-        spent = float(spend[0])
+    around = slice(max(at - 1, 0), at + 1)
+    spent = float(np.interp(target, accuracy[around], spend[around]))
     return 1.0 - spent / price
 
 
@@ -304,9 +302,10 @@ def report(present: dict[str, Events], peer: pd.DataFrame) -> None:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("routing", total=2 * len(SEEDS) * len(present))
         for name, events in present.items():
+            of_set = peer[peer["dataset"] == name]
             theirs = {
-                usd: rows["accuracy"].to_numpy()
-                for usd, rows in peer[peer["dataset"] == name].groupby("budget_usd_per_10k")
+                float(usd): of_set["accuracy"][of_set["budget_usd_per_10k"] == usd].to_numpy()
+                for usd in of_set["budget_usd_per_10k"].unique()
             }
             budgets, started = sorted(theirs), time.perf_counter()
             runs: dict[str, list[Run]] = {"sets": [], "bandit": []}

@@ -130,7 +130,8 @@ def _is_settled(limit: Limit, spent: float, price: float) -> bool:
 
 def mean_use(distribution: Floats, use: Floats) -> Floats:
     """Return the mean use per event of each resource, float64[n_resources], under float64[n, n_candidates]."""
-    return (distribution * np.broadcast_to(use, (len(use), *distribution.shape))).sum(axis=2).mean(axis=1)
+    used: Floats = (distribution * np.broadcast_to(use, (len(use), *distribution.shape))).sum(axis=2).mean(axis=1)
+    return used
 
 
 def _bisect(values: Floats, used: Floats, prices: Floats, number: int, limit: Limit, temperature: float) -> float:

@@ -16,7 +16,7 @@ from serving.plan import Plan
 from serving.view import StreamView
 
 # No deadline: no test may depend on how fast a machine is.
-hypothesis.settings.register_profile("turnout", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("turnout", deadline=None, max_examples=25)
 hypothesis.settings.load_profile("turnout")
 
 TINY = """
