@@ -7,7 +7,6 @@ first price come from inside the training half; on the test half the price is pa
 
 import argparse
 import json
-import platform
 import sys
 import tempfile
 import time
@@ -15,18 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightgbm
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from scipy import stats
 
+from benchmarks.frugalml_events import Events, read_events
+from benchmarks.frugalml_report import Run, add_rows, summarise, versions
 from features.config import Training
 from features.objective import Objective
-from features.vector import CategoryColumn
 from models import budget, fit, logged
 from models.budget import Limit
 from models.policy import choose
@@ -37,7 +35,6 @@ Mask = NDArray[np.bool_]
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "frugalml"
 NO_DATA = 2  # exit code
 SEEDS = (1, 5, 10)  # those of the FixBase results
-LOCAL = "local"
 TUNING_EVENTS = 6_000  # of the training half: enough to tell the forms apart, and to price a budget
 N_FOLDS = 3
 PACE_EVENTS = 50  # spending is looked at as often, and a debt of 50 events' budgets multiplies the price by e
@@ -72,85 +69,6 @@ FORMS = (
     Form(name="each, 8 leaves", is_pooled=False, settings=_settings(8, 100, 255)),
     Form(name="pooled, 15 leaves", is_pooled=True, settings=_settings(15, 150, 63)),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Events:
-    """n events: what is known before paying, whether each of k destinations was right, and what it would have cost.
-
-    ``correct`` is 0/1, float64[n, k], NaN where it was not revealed; ``price`` float64[k] in USD per 10,000 calls.
-    Every event pays ``base``, the local model's own price, whichever destination answers.
-    """
-
-    destinations: tuple[str, ...]
-    price: Floats
-    base: float
-    confidence: Floats
-    categories: dict[str, CategoryColumn]
-    correct: Floats
-
-    def take(self, rows: Mask | NDArray[np.int64]) -> "Events":
-        """Return the events of these rows (indices or mask)."""
-        return Events(
-            destinations=self.destinations,
-            price=self.price,
-            base=self.base,
-            confidence=self.confidence[rows],
-            categories={name: column.take(rows) for name, column in self.categories.items()},
-            correct=self.correct[rows],
-        )
-
-    def examples(self, number: NDArray[np.int64], row: NDArray[np.int64]) -> fit.Examples:
-        """Return the pairs of event ``row`` and destination ``number`` as the router's examples."""
-        nothing = np.full(len(row), np.nan)
-        return fit.Examples(
-            number_names=("local_confidence", "price_usd"),
-            category_names=("destination", *self.categories),
-            numbers=np.column_stack([self.confidence[row], self.price[number]]),
-            categories=[
-                CategoryColumn(number, self.destinations),
-                *(column.take(row) for column in self.categories.values()),
-            ],
-            success=self.correct[row, number],
-            latency_ms=nothing,
-            cost_usd=nothing,
-            propensity=np.ones(len(row)),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What one seed gave: per budget (accuracy, spend), the same along the curve, and the form that was chosen."""
-
-    budgets: Floats
-    curve: Floats
-    best_single: float
-    form: str
-
-
-def read_events(data: Path, name: str) -> Events | None:
-    """Return the events of a set, or None if its file is absent."""
-    path = data / f"{name}.parquet"
-    if not path.exists():
-        return None
-    rows, priced = pd.read_parquet(path), pd.read_csv(data / "destinations.csv")
-    priced = priced[priced["dataset"] == name]
-    destinations = tuple(priced["destination"])
-    listed = priced["cost_usd_per_10k"].to_numpy(np.float64)
-    is_local = np.array(destinations) == LOCAL
-    categories = {}
-    for column in ("local_label", "speaker"):
-        if column in rows:
-            codes, values = pd.factorize(rows[column].astype(str), sort=True)
-            categories[column] = CategoryColumn(codes.astype(np.int64), tuple(values))
-    return Events(
-        destinations=destinations,
-        price=np.where(is_local, 0.0, listed),
-        base=float(listed[is_local].sum()),
-        confidence=rows["local_confidence"].to_numpy(np.float64),
-        categories=categories,
-        correct=rows[[f"{destination}_correct" for destination in destinations]].to_numpy(np.float64),
-    )
 
 
 def predict(train: Events, test: Events, form: Form, seed: int) -> Floats:
@@ -229,37 +147,6 @@ def run(events: Events, budgets: Sequence[float], seed: int, *, bandit: bool) ->
     )
 
 
-def find_saving(runs: Sequence[Run], price: float) -> float:
-    """Return the share of ``price`` saved where the mean curve first equals the best single provider; 0 if it never does."""
-    accuracy, spend = np.mean([each.curve for each in runs], axis=0).T
-    target = float(np.mean([each.best_single for each in runs]))
-    reached = np.flatnonzero(accuracy >= target)
-    if not reached.size:
-        return 0.0
-    at = int(reached[0])
-    around = slice(max(at - 1, 0), at + 1)
-    spent = float(np.interp(target, accuracy[around], spend[around]))
-    return 1.0 - spent / price
-
-
-def interval(ours: Floats, theirs: Floats) -> tuple[float, float]:
-    """Return the 95 % interval of the difference of means, by Welch: the peer's splits are other ones, so none pair up."""
-    found = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
-    return float(found.low), float(found.high)
-
-
-def summarise(runs: Sequence[Run], budgets: Sequence[float], price: float) -> dict[str, object]:
-    """Return the part of the final object that belongs to one set in one setting."""
-    accuracy, spend = np.mean([each.budgets for each in runs], axis=0).T
-    return {
-        "budgets": {
-            f"{usd:g}": {"accuracy": round(float(right), 5), "spend": round(float(spent), 5)}
-            for usd, right, spent in zip(budgets, accuracy, spend, strict=True)
-        },
-        "saving_at_best_single": round(find_saving(runs, price), 4),
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit code: 2 if there are no data."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.frugalml", description=__doc__)
@@ -281,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def report(present: dict[str, Events], peer: pd.DataFrame) -> None:
     """Run every set in both settings, and print the table and the object."""
-    table = Table(title=f"One paid call at most, seeds {SEEDS}, halves at random", caption=_versions())
+    table = Table(title=f"One paid call at most, seeds {SEEDS}, halves at random", caption=versions())
     headings = (
         "set",
         "test",
@@ -318,34 +205,10 @@ def report(present: dict[str, Events], peer: pd.DataFrame) -> None:
                 summary[setting][name] = summarise(kept, budgets, price)
             fixbase[name] = {f"{usd:g}": round(float(theirs[usd].mean()), 5) for usd in budgets}
             seconds = time.perf_counter() - started
-            _add_rows(table, name, events, runs, theirs, price, seconds)
+            add_rows(table, name, events, runs, theirs, price, seconds)
     Console(width=170).print(table)
     savings = [float(str(each["saving_at_best_single"])) for each in summary["sets"].values()]
     print(json.dumps({**summary, "fixbase": fixbase, "mean_saving": round(float(np.mean(savings)), 4)}))
-
-
-def _add_rows(
-    table: Table,
-    name: str,
-    events: Events,
-    runs: dict[str, list[Run]],
-    theirs: dict[float, Floats],
-    price: float,
-    seconds: float,
-) -> None:
-    n_test = len(events.confidence) - len(events.confidence) // 2
-    full, bandit = (np.array([each.budgets for each in runs[setting]]) for setting in ("sets", "bandit"))
-    forms = " / ".join(sorted({each.form for each in runs["sets"]}))
-    for at, usd in enumerate(sorted(theirs)):
-        low, high = interval(full[:, at, 0], theirs[usd])
-        means = (full[:, at, 0].mean(), theirs[usd].mean())
-        cells = [name, str(n_test), f"{usd:g}", f"{full[:, at, 1].mean():.3f}", *(f"{mean:.4f}" for mean in means)]
-        cells += [f"{means[0] - means[1]:+.4f} [{low:+.4f}, {high:+.4f}]", f"{bandit[:, at, 0].mean():.4f}"]
-        table.add_row(*cells, f"{find_saving(runs['sets'], price):.1%}", forms, f"{seconds:.0f}")
-
-
-def _versions() -> str:
-    return f"Python {platform.python_version()}, numpy {np.__version__}, LightGBM {lightgbm.__version__}"
 
 
 if __name__ == "__main__":

@@ -33,6 +33,10 @@ ROUTER = "router"
 REFUSED_TAG = "turnout.refused"
 
 
+class LadderError(ValueError):
+    """A ladder that was changed under a live canary: names the stream and the share."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Look:
     """One look at a live canary."""
@@ -103,9 +107,17 @@ def look(wired: Wiring, stream: str) -> Look:
 
 
 def act(wired: Wiring, stream: str, seen: Look, *, dry_run: bool) -> dict[str, Any]:
-    """Do what the verdict says: promote, withdraw, climb a rung, or wait."""
+    """Do what the verdict says: promote, withdraw, climb a rung, or wait.
+
+    Raises
+    ------
+    LadderError
+        If the canary's share is on no rung any more.
+    """
     live, verdict = wired.live(stream), seen.verdict
     shares = [rung.share for rung in seen.gate.ladder]
+    if live.canary_share not in shares:
+        raise LadderError(f"streams.{stream}.gate.ladder has no rung of {live.canary_share:g}, the live canary's share")
     rung = shares.index(live.canary_share)
     following = canary.next_rung(verdict, seen.log, seen.gate, rung)
     report = {"stream": stream, "canary": live.canary, **asdict(verdict), "share": live.canary_share}

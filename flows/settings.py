@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from features.home import Home
+
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Home):
     """Where things are. Every path lies under ``home`` unless the environment says otherwise."""
 
-    home: Path
-    config_path: Path
     tracking_uri: str
     shim_urls: tuple[str, ...]
     token: str | None = None
@@ -20,21 +20,6 @@ class Settings:
     def warehouse_path(self) -> Path:
         """The one DuckDB file."""
         return self.home / "warehouse.duckdb"
-
-    @property
-    def spool_path(self) -> Path:
-        """Where the shims append decisions and outcomes."""
-        return self.home / "spool"
-
-    @property
-    def ledger_path(self) -> Path:
-        """The append-only generations."""
-        return self.home / "ledger"
-
-    @property
-    def store_path(self) -> Path:
-        """The content-addressed release store."""
-        return self.home / "store"
 
     @property
     def snapshot_path(self) -> Path:

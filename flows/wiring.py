@@ -17,7 +17,7 @@ from flows import settings as environment
 from flows.settings import Settings
 from models.registry import Registry
 from models.releases import transitions
-from models.releases.entry import Entry, StreamRelease
+from models.releases.entry import Entry, Recorded, StreamRelease
 from models.releases.ledger import Ledger
 from models.releases.store import Store
 from models.releases.transitions import Attribution
@@ -97,17 +97,25 @@ class Wiring:
         ------
         LedgerConflictError
             If another came first; nothing was changed.
+        TransitionError
+            If what stands does not allow it; nothing was changed.
         """
         history = self.ledger.history()
-        if history.head is None:
-            modes = {name: stream.mode for name, stream in self.configuration.streams.items()}
-            begun = Attribution(actor=actor(), reason="the first generation", at=self.now)
-            self.ledger.append(transitions.genesis(streams=modes, by=begun), expected_head="")
-            history = self.ledger.history()
         by = Attribution(actor=actor(), reason=reason, at=self.now, evidence=evidence)
+        if history.head is None:
+            begun = self._genesis()
+            propose(history.after(Recorded(begun, "")), by=by, **choices)  # what is refused begins no ledger
+            self.ledger.append(begun, expected_head="")
+            history = self.ledger.history()
         entry = propose(history, by=by, **choices)
         self.ledger.append(entry, expected_head=history.hash)
         return entry.generation
+
+    def _genesis(self) -> Entry:
+        modes = {name: stream.mode for name, stream in self.configuration.streams.items()}
+        return transitions.genesis(
+            streams=modes, by=Attribution(actor=actor(), reason="the first generation", at=self.now)
+        )
 
     def snapshot(self) -> Snapshot:
         """Write and return a fresh snapshot: what reads for long must not hold the warehouse."""

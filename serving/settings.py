@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from features.home import Home
+
 
 class SettingsError(ValueError):
     """An environment that cannot be used: names the variable, its value and the rule."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Home):
     """Where the shim listens, where its things are, and how much it holds. Every path lies under ``home``.
 
     ``replay`` lets requests carry their own instant in the header ``turnout-time``. ``fsync`` makes an accepted record
@@ -20,8 +22,6 @@ class Settings:
     redelivered event receives the one it had.
     """
 
-    home: Path
-    config_path: Path
     host: str = "127.0.0.1"
     port: int = 8100
     token: str | None = None
@@ -45,21 +45,6 @@ class Settings:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
-
-    @property
-    def spool_path(self) -> Path:
-        """Where decisions and outcomes are appended."""
-        return self.home / "spool"
-
-    @property
-    def ledger_path(self) -> Path:
-        """The append-only generations, written by the pipeline."""
-        return self.home / "ledger"
-
-    @property
-    def store_path(self) -> Path:
-        """The content-addressed release store, written by the pipeline."""
-        return self.home / "store"
 
     @property
     def state_path(self) -> Path:

@@ -12,12 +12,12 @@ from features.clock import ReplayClock
 from features.records import Decision, Outcome
 from flows import promote, retrain
 from flows import settings as environment
-from flows.promote import REFUSED_TAG
+from flows.promote import REFUSED_TAG, LadderError
 from flows.wiring import Wiring
 from models.registered import Version
 from models.releases import transitions
 from models.releases.ledger import LedgerConflictError
-from models.releases.transitions import Attribution
+from models.releases.transitions import Attribution, TransitionError
 from validation import gate
 from validation.trust import ANONYMOUS
 
@@ -69,6 +69,12 @@ def test_the_same_log_gives_the_same_digest(wired: Wiring, candidate: Version) -
 def test_nothing_is_pending_before_anybody_approved(wired: Wiring, candidate: Version) -> None:
     assert candidate.tags["turnout.verdict"] == "passed"
     assert promote.pending_versions(wired, promote.ROUTER, "orders") == []
+
+
+def test_a_refused_step_begins_no_ledger(wired: Wiring) -> None:
+    with pytest.raises(TransitionError, match="no canary"):
+        wired.append(transitions.promote, stream="orders", reason="too soon", evidence={})
+    assert wired.generation == 0
 
 
 def test_bytes_changed_after_the_approval_are_refused_on_the_version(wired: Wiring, candidate: Version) -> None:
@@ -130,6 +136,12 @@ def test_of_two_promoters_with_one_head_the_second_is_told(wired: Wiring) -> Non
     wired.ledger.append(first, expected_head=history.hash)
     with pytest.raises(LedgerConflictError, match="'ada' made generation"):
         wired.ledger.append(second, expected_head=history.hash)
+
+
+def test_a_share_that_is_on_no_rung_any_more_is_named(wired: Wiring) -> None:
+    wired.append(transitions.advance_canary, stream="orders", share=0.77, reason="by hand", evidence={})
+    with pytest.raises(LadderError, match=r"streams\.orders\.gate\.ladder has no rung of 0\.77"):
+        promote.act(wired, "orders", promote.look(wired, "orders"), dry_run=True)
 
 
 def test_an_approval_against_another_champion_is_refused(wired: Wiring, candidate: Version) -> None:
