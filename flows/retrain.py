@@ -16,7 +16,7 @@ from flows.wiring import Wiring, actor, wire
 from models import comparison, evidence, fit, router
 from models.comparison import Comparison, OfflineVerdict
 from models.evidence import Circumstances
-from models.fit import Examples
+from models.fit import Subject
 from models.mlmodel import Interface
 from models.registered import unverified
 from models.releases import bundle
@@ -63,9 +63,7 @@ def fit_candidate(wired: Wiring, stream: str, rows: TrainingRows) -> Candidate:
     log = decision_log.from_table(rows.table, configured.features, cluster_by=configured.cluster)
     training, holdout = log.split(configured.training.holdout_share)
     folder = wired.workspace(f"router-{stream}-{wired.now:%Y%m%dT%H%M%S}")
-    fitted = fit.train(
-        Examples.of(training, configured.features),
-        folder,
+    subject = Subject(
         stream=stream,
         feature_set=configured.features.version,
         objective=configured.objective,
@@ -73,6 +71,7 @@ def fit_candidate(wired: Wiring, stream: str, rows: TrainingRows) -> Candidate:
         settings=configured.training,
         trained={"since": str(training.decided_at.min()), "until": str(training.decided_at.max())},
     )
+    fitted = fit.learn(training, configured.features, folder, subject)
     return Candidate(folder=folder, digest=bundle.seal(folder, kind="router"), router=fitted, holdout=holdout)
 
 

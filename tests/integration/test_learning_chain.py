@@ -16,7 +16,7 @@ from features.records import Decision, Outcome
 from features.warehouse import Warehouse
 from models import comparison, evidence, fit
 from models.evidence import Circumstances
-from models.fit import Examples
+from models.fit import Subject
 from models.releases import bundle
 from models.router import Router
 from serving.view import Model, StreamView
@@ -51,9 +51,7 @@ def log(tmp_path_factory: pytest.TempPathFactory, tiny: Configuration, play: Pla
 
 def train(log: DecisionLog, configuration: Configuration, folder: Path) -> Router:
     stream = configuration.streams["orders"]
-    return fit.train(
-        Examples.of(log, stream.features),
-        folder,
+    subject = Subject(
         stream="orders",
         feature_set=stream.features.version,
         objective=stream.objective,
@@ -61,6 +59,7 @@ def train(log: DecisionLog, configuration: Configuration, folder: Path) -> Route
         settings=stream.training,
         trained={},
     )
+    return fit.learn(log, stream.features, folder, subject)
 
 
 @pytest.fixture(scope="module")
