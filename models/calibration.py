@@ -27,7 +27,7 @@ class Scaling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def apply(self, probability: Floats) -> Floats:
         """Return calibrated probabilities, float64 of the same shape."""
-        return 1.0 / (1.0 + np.exp(-(self.slope * log_odds(probability) + self.intercept)))
+        return _probability(self.slope * log_odds(probability) + self.intercept)
 
 
 def log_odds(probability: Floats) -> Floats:
@@ -52,7 +52,7 @@ def fit(probability: Floats, happened: Floats) -> Scaling | None:
     design = np.column_stack([log_odds(probability), np.ones(len(happened))])
     weights = np.array([1.0, 0.0])
     for _ in range(_STEPS):
-        expected = 1.0 / (1.0 + np.exp(-design @ weights))
+        expected = _probability(design @ weights)
         curvature = (design.T * (expected * (1.0 - expected))) @ design + _RIDGE * np.eye(2)
         step = np.linalg.solve(curvature, design.T @ (happened - expected))
         weights += step
@@ -60,3 +60,8 @@ def fit(probability: Floats, happened: Floats) -> Scaling | None:
             break
     slope, intercept = map(float, weights)
     return Scaling(slope=slope, intercept=intercept) if _MIN_SLOPE <= slope <= _MAX_SLOPE else None
+
+
+def _probability(log_odds: Floats) -> Floats:
+    """Return 1 / (1 + exp(-log_odds)), which as a hyperbolic tangent overflows nowhere."""
+    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * log_odds))
