@@ -145,21 +145,49 @@ class DecisionLog:
         )
 
     def split(self, holdout_share: float) -> tuple["DecisionLog", "DecisionLog"]:
-        """Return the earlier and the later part; no cluster is cut, the later part has at least ``holdout_share``.
-
-        Raises
-        ------
-        ValueError
-            If everything shares one cluster, so that no later part is independent of the earlier.
-        """
-        cut = self.decided_at[int(self.n_decisions * (1 - holdout_share))]
-        late = self.decided_at >= cut
-        late |= np.isin(self.cluster, self.cluster[late])
-        if late.all():
-            raise ValueError(
-                f"a holdout of {holdout_share:.0%} leaves nothing to train on: all decisions share a cluster"
-            )
+        """Return the earlier and the later part, as `later_part` cuts them; raises as it does."""
+        late = later_part(self.decided_at, self.cluster, holdout_share)
         return self.take(~late), self.take(late)
+
+    def revealed_alone(self) -> "DecisionLog":
+        """Return the log without the rows whose outcome it does not know: all that a fit reads, a fraction of the memory."""
+        known = np.zeros(int(self.offsets[-1]), np.bool_)
+        known[self.revealed().row] = True
+        place_of = np.cumsum(known) - 1
+        return replace(
+            self,
+            offsets=np.concatenate(([0], place_of + 1))[self.offsets],
+            chosen=place_of[self.chosen],
+            numbers=self.numbers[known],
+            categories=[column.take(known) for column in self.categories],
+            destination=self.destination.take(known),
+            policies={name: column[known] for name, column in self.policies.items()},
+            probes=None if self.probes is None else replace(self.probes, row=place_of[self.probes.row]),
+        )
+
+
+def later_part(decided_at: Instants, cluster: Integers, holdout_share: float) -> NDArray[np.bool_]:
+    """Return which decisions (rising in time) are the later part: no cluster is cut, it has at least ``holdout_share``.
+
+    Raises
+    ------
+    ValueError
+        If everything shares one cluster, so that no later part is independent of the earlier.
+    """
+    late = decided_at >= decided_at[int(len(decided_at) * (1 - holdout_share))]
+    late |= np.isin(cluster, cluster[late])
+    if late.all():
+        raise ValueError(f"a holdout of {holdout_share:.0%} leaves nothing to train on: all decisions share a cluster")
+    return np.asarray(late)
+
+
+def random_place(cluster: Integers, seed: int) -> Integers:
+    """Return the place of each decision, int64[n], when whole clusters are put in random order."""
+    names, inverse = np.unique(cluster, return_inverse=True)
+    rank = np.random.default_rng(seed).permutation(len(names))[inverse]
+    place = np.empty(len(cluster), np.int64)
+    place[np.argsort(rank, kind="stable")] = np.arange(len(cluster))
+    return place
 
 
 def from_table(table: pa.Table, definitions: FeatureDefinitions, *, cluster_by: str) -> DecisionLog:
@@ -185,7 +213,7 @@ def from_table(table: pa.Table, definitions: FeatureDefinitions, *, cluster_by: 
     return DecisionLog(
         decision_id=table["decision_id"].to_numpy(),
         decided_at=table["decided_at"].cast(pa.timestamp("us")).to_numpy(),
-        cluster=_clusters(table, cluster_by, definitions.zone),
+        cluster=clusters(table, cluster_by, definitions.zone),
         offsets=kept_before[starts],
         chosen=kept_before[starts[:-1] + table["assigned_index"].to_numpy()],
         propensity=_floats(table["propensity"]),
@@ -266,7 +294,8 @@ def _floats(column: pa.Array | pa.ChunkedArray) -> Floats:
     return flat
 
 
-def _clusters(table: pa.Table, cluster_by: str, zone: str) -> Integers:
+def clusters(table: pa.Table, cluster_by: str, zone: str) -> Integers:
+    """Return the number that decisions of ``table`` share when they share fate, int64[n]; see `from_table`."""
     if cluster_by == "decision":
         return np.arange(table.num_rows)
     if cluster_by == "key":

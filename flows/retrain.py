@@ -8,9 +8,10 @@ import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from features import decision_log, history
+from features import training_log
 from features.decision_log import DecisionLog
 from features.history import TrainingRows
+from features.warehouse import Source
 from flows.publishing import publish
 from flows.wiring import Wiring, actor, wire
 from models import comparison, evidence, fit, router
@@ -38,16 +39,10 @@ class Candidate:
     holdout: DecisionLog
 
 
-def read_rows(wired: Wiring, stream: str) -> TrainingRows:
-    """Return what may be trained on: closed, explored, of the stream's present feature set."""
+def read_rows(wired: Wiring, stream: str, source: Source) -> TrainingRows:
+    """Return what may be trained on, without its vectors: closed, explored, of the stream's present feature set."""
     configured = wired.configuration.streams[stream]
-    return history.training_rows(
-        wired.snapshot(),
-        stream,
-        objective=configured.objective,
-        feature_set=configured.features.version,
-        as_of=wired.now,
-    )
+    return training_log.read_plain(source, stream, configured, as_of=wired.now)
 
 
 def validate_rows(wired: Wiring, stream: str, rows: TrainingRows) -> BatchVerdict:
@@ -57,11 +52,11 @@ def validate_rows(wired: Wiring, stream: str, rows: TrainingRows) -> BatchVerdic
     return batch.judge(rows, expectations, docs_folder=wired.settings.data_docs_path)
 
 
-def fit_candidate(wired: Wiring, stream: str, rows: TrainingRows) -> Candidate:
+def fit_candidate(wired: Wiring, stream: str, source: Source, rows: TrainingRows) -> Candidate:
     """Fit on the earlier part of the log and seal the bytes; the later part is kept to judge them."""
     configured = wired.configuration.streams[stream]
-    log = decision_log.from_table(rows.table, configured.features, cluster_by=configured.cluster)
-    training, holdout = log.split(configured.training.holdout_share)
+    log = training_log.read(source, stream, configured, rows, as_of=wired.now)
+    window = log.training.decided_at
     folder = wired.workspace(f"router-{stream}-{wired.now:%Y%m%dT%H%M%S}")
     subject = Subject(
         stream=stream,
@@ -69,10 +64,10 @@ def fit_candidate(wired: Wiring, stream: str, rows: TrainingRows) -> Candidate:
         objective=configured.objective,
         destinations=configured.destinations,
         settings=configured.training,
-        trained={"since": str(training.decided_at.min()), "until": str(training.decided_at.max())},
+        trained={"since": str(window.min()), "until": str(window.max())},
     )
-    fitted = fit.learn(training, configured.features, folder, subject)
-    return Candidate(folder=folder, digest=bundle.seal(folder, kind="router"), router=fitted, holdout=holdout)
+    fitted = fit.learn(log.training, configured.features, folder, subject, sample=log.sample)
+    return Candidate(folder=folder, digest=bundle.seal(folder, kind="router"), router=fitted, holdout=log.holdout)
 
 
 def compare_candidate(wired: Wiring, stream: str, candidate: Candidate) -> Comparison:
@@ -166,11 +161,12 @@ def retrain(stream: str, as_of: str | None = None) -> dict[str, Any]:
     Returns a report: ``state`` is ``registered``, ``not_registered`` or ``skipped``, with the reasons and the figures.
     """
     wired = wire(as_of)
-    rows = _read(wired, stream)
+    source = wired.snapshot()
+    rows = _read(wired, stream, source)
     quality = _validate(wired, stream, rows)
     if quality.state != "passed":
         return publish("retrain", {"state": "skipped", "stream": stream, "reasons": quality.failures})
-    candidate = _fit(wired, stream, rows)
+    candidate = _fit(wired, stream, source, rows)
     compared = _compare(wired, stream, candidate)
     verdict = gate.judge(compared, wired.configuration.streams[stream].gate)
     report = {"stream": stream, "digest": candidate.digest, "reasons": verdict.reasons, **evidence.metrics(compared)}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.config import Training
-from features.decision_log import DecisionLog
+from features.decision_log import DecisionLog, random_place
 from features.objective import Objective
 from features.vector import FeatureDefinitions
 from models import contest, router
@@ -44,11 +44,19 @@ class Subject:
     trained: Mapping[str, str | float | int]
 
 
-def learn(log: DecisionLog, features: FeatureDefinitions, folder: Path, subject: Subject) -> router.Router:
-    """Choose the form of a router by cross-fitting on ``log``, fit it, calibrate it, write it to ``folder``, and return it.
+def learn(
+    log: DecisionLog,
+    features: FeatureDefinitions,
+    folder: Path,
+    subject: Subject,
+    *,
+    sample: DecisionLog | None = None,
+) -> router.Router:
+    """Choose the form of a router by cross-fitting, fit it, calibrate it, write it to ``folder``, and return it.
 
-    A log of at most ``contest_decisions`` is cross-fitted whole, calibrated on those predictions and fitted on all of
-    it. Of a longer one a sample chooses the form, and some whole clusters are kept from the fit to calibrate it.
+    ``sample`` is the part of ``log`` on which forms compete; without one it is drawn. Of ``log`` itself only the revealed
+    rows are read. Where the sample is the whole log its predictions out of fold calibrate the router, which is then
+    fitted on all of it; of a longer log some whole clusters are kept from the fit to calibrate it.
 
     Raises
     ------
@@ -58,14 +66,14 @@ def learn(log: DecisionLog, features: FeatureDefinitions, folder: Path, subject:
     settings = subject.settings
     if not settings.contest_decisions:
         return train(Examples.of(log, features), folder, subject)
-    order = _shuffle(log, settings.seed)
-    if log.n_decisions <= settings.contest_decisions:
-        choice = contest.hold(log, features, subject.objective, settings)
+    place = random_place(log.cluster, settings.seed)
+    compared = sample or log.take(place < settings.contest_decisions)
+    choice = contest.hold(compared, features, subject.objective, settings)
+    if compared.n_decisions == log.n_decisions:
         return train(Examples.of(log, features), folder, subject, choice)
-    choice = contest.hold(log.take(order < settings.contest_decisions), features, subject.objective, settings)
     n_kept = min(settings.contest_decisions, int(CALIBRATION_SHARE * log.n_decisions))
-    fitted = train(Examples.of(log.take(order >= n_kept), features), folder, subject, choice)
-    return _calibrate(folder, fitted, log.take(order < n_kept))
+    fitted = train(Examples.of(log.take(place >= n_kept), features), folder, subject, choice)
+    return _calibrate(folder, fitted, log.take(place < n_kept))
 
 
 def train(examples: Examples, folder: Path, subject: Subject, choice: Choice | None = None) -> router.Router:
@@ -166,15 +174,6 @@ def _uncalibrated(card: Card) -> Card:
     return msgspec.structs.replace(
         card, heads={name: msgspec.structs.replace(head, scaling=None) for name, head in card.heads.items()}
     )
-
-
-def _shuffle(log: DecisionLog, seed: int) -> NDArray[np.int64]:
-    """Return the place of each decision when whole clusters are put in random order, int64[n]."""
-    names, inverse = np.unique(log.cluster, return_inverse=True)
-    rank = np.random.default_rng(seed).permutation(len(names))[inverse]
-    place = np.empty(log.n_decisions, np.int64)
-    place[np.argsort(rank, kind="stable")] = np.arange(log.n_decisions)
-    return place
 
 
 def _write_card(folder: Path, card: Card) -> None:
