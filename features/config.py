@@ -133,7 +133,7 @@ class Training(Part, frozen=True, kw_only=True):
     max_bin: Annotated[int, Meta(ge=2, le=65_535)] = 255
     max_weight: Annotated[float, Meta(ge=1.0)] = 1.0
     forms: Annotated[tuple[FormName, ...], Meta(min_length=1)] = ("pooled", "own", "blend")
-    contest_decisions: Annotated[int, Meta(ge=0)] = 20_000
+    contest_decisions: Annotated[int, Meta(ge=0)] = 10_000
     contest_folds: Annotated[int, Meta(ge=2)] = 3
     min_own_outcomes: PositiveInt = 200
     latency_quantiles: tuple[Annotated[float, Meta(gt=0.0, lt=1.0)], ...] = (0.5, 0.9)

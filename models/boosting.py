@@ -14,6 +14,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 Fitted = Sequence[lightgbm.Booster]
+N_SHARED_ROWS = 10_000  # with fewer, threads wait for each other longer than they work
 
 
 class Trainer:
@@ -45,8 +46,10 @@ class Trainer:
         at = np.sort(rows)
         data.set_label(labels[at])
         data.set_weight(weight[at])
-        parameters = _parameters(name, self.settings, seed=self.settings.seed + number)
-        return lightgbm.train(parameters, data, num_boost_round=rounds)
+        chosen = parameters(name, self.settings, seed=self.settings.seed + number)
+        if len(rows) < N_SHARED_ROWS:
+            chosen["num_threads"] = 1
+        return lightgbm.train(chosen, data, num_boost_round=rounds)
 
     def fit_all(
         self, name: HeadName, labels: Floats, weight: Floats, *, rows: Integers, rounds: int
@@ -84,7 +87,8 @@ def _bin_parameters(settings: Training) -> dict[str, Any]:
     }
 
 
-def _parameters(name: HeadName, settings: Training, *, seed: int) -> dict[str, Any]:
+def parameters(name: HeadName, settings: Training, *, seed: int) -> dict[str, Any]:
+    """Return LightGBM's parameters for a booster of a head."""
     return {
         **_bin_parameters(settings),
         "objective": "binary" if name == "success_probability" else "regression",

@@ -131,19 +131,14 @@ def choose(crossed: Crossed, log: DecisionLog, objective: Objective, settings: T
         best.pooled[name], best.own[name] = crossed.pooled[name][[pooled]], crossed.own[name][[own]]
     scaled = {form: _scale(best, OWN_SHARES[form], log, objective) for form in settings.forms}
     q = objective.clip(np.mean([each.value for each in scaled.values()], axis=0))
-    forms, refusal = _compare({form: each.value for form, each in scaled.items()}, q, log, objective)
-    chosen = max(forms, key=lambda form: forms[form].value) if forms else settings.forms[0]
+    earned, refusal = _earnings({form: each.value for form, each in scaled.items()}, q, log, objective)
+    chosen = _simplest_best(earned, log) if earned else settings.forms[0]
     return Choice(
         own_share=OWN_SHARES[chosen],
         rounds=rounds,
         scaling=scaled[chosen].scaling,
         residuals=scaled[chosen].residuals,
-        contest=Contest(
-            chosen=chosen,
-            n_decisions=log.n_decisions,
-            forms={str(form): told for form, told in forms.items()},
-            refusal=refusal,
-        ),
+        contest=Contest(chosen=chosen, n_decisions=log.n_decisions, forms=_tell(earned, log), refusal=refusal),
     )
 
 
@@ -217,10 +212,10 @@ def _residual(log_latency: Floats, latency_ms: Floats) -> Floats:
     return np.asarray(np.log(np.maximum(latency_ms, examples.SHORTEST_MS)) - log_latency)
 
 
-def _compare(
+def _earnings(
     values: dict[FormName, Floats], q: Floats, log: DecisionLog, objective: Objective
-) -> tuple[dict[FormName, Contestant], str]:
-    """Return what each form's greedy choice would have earned, or why ``log`` cannot tell."""
+) -> tuple[dict[FormName, Floats], str]:
+    """Return what each form's greedy choice would have earned of every decision, float64[n], or why ``log`` cannot tell."""
     revealed = log.revealed()
     revealed = revealed.take(~np.isnan(revealed.probability))
     reward = objective.clip(
@@ -230,9 +225,7 @@ def _compare(
             cost_usd=np.nan_to_num(revealed.cost_usd),
         )
     )
-    if not len(reward):
-        return {}, "the log does not say how likely each outcome was to be revealed"
-    decision, forms = log.decision, {}
+    decision, earned = log.decision, {}
     for form, value in values.items():
         share = policy.greedy_log(value, log.offsets)
         weight = share[revealed.row] / revealed.probability
@@ -242,9 +235,23 @@ def _compare(
         surprise = np.bincount(
             decision[revealed.row], weights=weight * (reward - q[revealed.row]), minlength=log.n_decisions
         )
-        interval = intervals.mean_interval(np.asarray(explained + surprise), log.cluster, CONFIDENCE)
-        forms[form] = Contestant(value=interval.value, low=interval.low, high=interval.high)
-    return forms, ""
+        earned[form] = np.asarray(explained + surprise)
+    return earned, ""
+
+
+def _simplest_best(earned: dict[FormName, Floats], log: DecisionLog) -> FormName:
+    """Return the form that earns most; a later one must beat the one before it by a standard error of the difference."""
+    chosen, *others = earned
+    for form in others:
+        gain = intervals.mean_interval(earned[form] - earned[chosen], log.cluster, CONFIDENCE)
+        if gain.value > gain.standard_error:
+            chosen = form
+    return chosen
+
+
+def _tell(earned: dict[FormName, Floats], log: DecisionLog) -> dict[str, Contestant]:
+    told = {form: intervals.mean_interval(each, log.cluster, CONFIDENCE) for form, each in earned.items()}
+    return {form: Contestant(value=each.value, low=each.low, high=each.high) for form, each in told.items()}
 
 
 def _effective_size(weight: Floats) -> float:

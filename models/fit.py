@@ -24,6 +24,7 @@ from models.router import Card, Head, HeadName, Quantile
 Floats = NDArray[np.float64]
 N_GOLDEN_ROWS = 32
 VALUE_TAIL = 0.02  # of the predictions on each side that the reward model gives up for narrower bounds
+N_VALUE_ROWS = 20_000  # tell those bounds to a thousandth of the rows
 CALIBRATION_SHARE = 0.1  # at most, of a log too long to be cross-fitted whole: kept from the fit, to calibrate it
 
 __all__ = ["MAX_CATEGORIES", "Examples", "Subject", "TrainingRefusedError", "learn", "train"]
@@ -149,7 +150,8 @@ def _quantiles(settings: Training) -> tuple[Quantile, ...]:
 def _finish(folder: Path, card: Card, matrix: Floats) -> router.Router:
     """Write the card with the bounds that its values keep on ``matrix``, and the golden rows; return the router."""
     _write_card(folder, card)
-    values = card.objective.clip(router.load(folder).score_matrix(matrix).value)
+    some = matrix[:: max(1, len(matrix) // N_VALUE_ROWS)]
+    values = card.objective.clip(router.load(folder).score_matrix(some).value)
     low, high = np.quantile(values, (VALUE_TAIL, 1.0 - VALUE_TAIL)).tolist()
     if low < high:  # a router that says the same of everything keeps the objective's own bounds
         _write_card(folder, msgspec.structs.replace(card, value_low=low, value_high=high))
