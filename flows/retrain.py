@@ -135,7 +135,7 @@ def interface_of(candidate: Candidate) -> Interface:
     }
     return Interface(
         inputs={**dict.fromkeys(card.numbers, "number"), **dict.fromkeys(card.categories, "category")},
-        outputs={"value": "number", **dict.fromkeys(card.heads, "number")},
+        outputs=dict.fromkeys(("value", *card.outputs), "number"),
         example={**numbers, **categories},
     )
 

@@ -105,6 +105,13 @@ class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     schema: Annotated[int, Meta(ge=1, le=1)] = 1
     kind: Literal["router"] = "router"
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names under which a router answers beside its ``value``."""
+        over_sla = ("over_sla",) if "log_latency" in self.heads and self.objective.sla_latency_ms is not None else ()
+        heads = (str(name) for name in self.heads if name != "log_latency")
+        return (*heads, *(quantile.name for quantile in self.quantiles), *over_sla)
+
 
 class GoldenRows(Struct, frozen=True, kw_only=True):
     """A few encoded rows and what the router said of them when it was made; None stands for missing."""

@@ -191,6 +191,7 @@ def test_timeouts_are_lower_bounds_not_latencies(tmp_path: Path) -> None:
     made = fit.learn(cut, FEATURES, tmp_path / "cut", subject(settings, objective))
     asked = np.array([[0.0, 0.0]]), [["east"]]
     heads = made.score(*asked).heads
+    assert set(made.card.outputs) == set(heads)
     assert heads["latency_p50_ms"][0] == pytest.approx(1_000.0, rel=0.12)
     assert heads["latency_p75_ms"][0] == pytest.approx(1_000.0 * np.exp(0.8 * 0.674), rel=0.15)
     assert heads["over_sla"][0] == pytest.approx(0.193, abs=0.06)  # P(0.8 z > log 2)

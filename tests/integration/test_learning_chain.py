@@ -119,6 +119,7 @@ def test_the_counterfactual_estimate_holds_the_true_gain_and_the_gate_passes(
     page = (tmp_path / "evidence" / evidence.PAGE_FILE).read_text()
     assert "<b>not markup</b>" not in page
     assert "PASSED" in evidence.summary(compared, verdict, circumstances)
+    assert "| pooled |" in (tmp_path / "evidence" / evidence.CARD_FILE).read_text()
 
 
 def test_a_candidate_that_is_the_champion_differs_by_nothing(log: DecisionLog, challenger: Router) -> None:
