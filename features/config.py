@@ -83,13 +83,17 @@ class Rung(Part, frozen=True, kw_only=True):
 
 
 class Gate(Part, frozen=True, kw_only=True):
-    """How a candidate is judged: offline, then live. Margins are in units of the reward."""
+    """How a candidate is judged: offline, then live. Margins are in units of the reward.
+
+    Of a sticky key the first ``max_key_decisions`` on each rung count: more make every bet smaller, fewer waste decisions.
+    """
 
     alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.05
     margin: Annotated[float, Meta(ge=0.0)] = 0.0
     offline_margin: Annotated[float, Meta(ge=0.0)] = 0.0
     min_decisions: PositiveInt = 200
     max_decisions: PositiveInt = 50_000
+    max_key_decisions: PositiveInt = 20
     max_failure_rise: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.05
     evidence_max_age_hours: Annotated[float, Meta(gt=0.0)] = 72.0
     two_person: bool = False

@@ -102,7 +102,13 @@ def look(wired: Wiring, stream: str) -> Look:
     card = router.read_card(wired.store.path(canary_digest))
     bounds = (card.value_low, card.value_high)
     log = canary_table.canary_log(canary_table.closed_prefix(rewards, canary_digest), configured, bounds)
-    gate = canary_gate.build_gate(configured.gate, configured.objective, value_low=bounds[0], value_high=bounds[1])
+    gate = canary_gate.build_gate(
+        configured.gate,
+        configured.objective,
+        value_low=bounds[0],
+        value_high=bounds[1],
+        max_unit_size=configured.gate.max_key_decisions if configured.sticky else 1,
+    )
     return Look(log=log, gate=gate, verdict=canary.judge(log, gate))
 
 

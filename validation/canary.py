@@ -91,16 +91,16 @@ def next_rung(verdict: Verdict, log: CanaryLog, gate: CanaryGate, rung: int) -> 
     The dwell counts closed decisions at the rung's own share. No rung follows the last.
     """
     current = gate.ladder[rung]
-    n_dwelt = int(np.isclose(log.share, current.share).sum())
+    n_dwelt = int(np.isclose(log.on_rung, current.share).sum())
     is_calm = verdict.state in ("inconclusive", "no_data") and not verdict.alerts
     return rung + 1 if is_calm and n_dwelt >= current.min_decisions and rung + 1 < len(gate.ladder) else rung
 
 
 def _check(log: CanaryLog, gate: CanaryGate) -> None:
     shares = np.array([rung.share for rung in gate.ladder])
-    stray = ~np.isclose(log.share[:, None], shares).any(axis=1)
+    stray = ~np.isclose(log.on_rung[:, None], shares).any(axis=1)
     if stray.any():
-        raise CanaryDataError(f"share must be a rung's, one of {shares.tolist()}, got {log.share[stray][0]}")
+        raise CanaryDataError(f"share must be a rung's, one of {shares.tolist()}, got {log.on_rung[stray][0]}")
     low, high = bound_increments(log.share, gate)
     slack = 1e-9 * (high - low)
     outside = (log.increment < low - slack) | (log.increment > high + slack)

@@ -39,6 +39,8 @@ class CanaryLog:
         Whether the two prefer different destinations.
     harms : float64[n] by name
         What the guardrails watch, each in [0, 1]: 1 for a failure, say.
+    rung_share : float64[n] or None
+        The share of the rung at which each was decided, where that is another than the unit's (`validation.redraw`).
 
     Raises
     ------
@@ -53,11 +55,14 @@ class CanaryLog:
     increment: Floats
     disagrees: Mask
     harms: Mapping[str, Floats] = field(default_factory=dict)
+    rung_share: Floats | None = None
 
     def __post_init__(self) -> None:
         """Refuse what would void a verdict."""
         columns = vars(self) | {f"harms[{name}]": harm for name, harm in self.harms.items()}
         del columns["harms"]
+        if self.rung_share is None:
+            del columns["rung_share"]
         for name, column in columns.items():
             if len(column) != self.n_decisions:
                 raise CanaryDataError(f"{name} must number {self.n_decisions}, got {len(column)}")
@@ -72,6 +77,11 @@ class CanaryLog:
     def n_decisions(self) -> int:
         """How many decisions there are."""
         return len(self.unit)
+
+    @property
+    def on_rung(self) -> Floats:
+        """The share of the rung at which each was decided, float64[n]."""
+        return self.share if self.rung_share is None else self.rung_share
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from features.decision_log import DecisionLog, category_column
 from models import evaluation, logged
 from models.logged import LoggedDecisions
 from validation.canary_log import CanaryLog
+from validation.redraw import redraw
 
 Floats = NDArray[np.float64]
 
@@ -48,21 +49,27 @@ def canary_log(closed: pa.Table, configured: Stream, value_bounds: tuple[float, 
             disagrees=nothing.astype(np.bool_),
             harms={"failure": nothing},
         )
+    is_challenger = pc.equal(closed["arm"], "challenger").to_numpy()
+    probability = closed["arm_probability"].to_numpy()
+    rung_share = np.where(is_challenger, probability, 1.0 - probability)
+    drawn = redraw(category_column(closed["arm_unit"].combine_chunks()).codes, rung_share, is_challenger)
+    closed, is_challenger = closed.filter(pa.array(drawn.counts)), is_challenger[drawn.counts]
+    share, rung_share = drawn.share[drawn.counts], rung_share[drawn.counts]
     log = decision_log.from_table(closed, configured.features, cluster_by="decision")
     champion = log.policies.get("champion", log.policies["static"])
     challenger = log.policies["challenger"]
+    mixed = (1.0 - share) * champion[log.chosen] + share * challenger[log.chosen]
     decisions = LoggedDecisions(
         offsets=log.offsets,
         chosen=log.chosen,
-        propensity=log.propensity,
+        propensity=np.where(share == rung_share, log.propensity, mixed),
         reward=configured.objective.clip(log.reward),
     )
-    is_challenger = pc.equal(closed["arm"], "challenger").to_numpy()
-    probability = closed["arm_probability"].to_numpy()
     return CanaryLog(
         decided_at=log.decided_at,
-        unit=category_column(closed["arm_unit"].combine_chunks()).codes,
-        share=np.where(is_challenger, probability, 1.0 - probability),
+        unit=drawn.unit[drawn.counts],
+        share=share,
+        rung_share=rung_share,
         is_challenger=is_challenger,
         increment=evaluation.increments(decisions, challenger, champion, _values(closed, log, value_bounds)),
         disagrees=logged.find_disagreements(decisions, challenger, champion),

@@ -52,7 +52,8 @@ def draw_log(
 
 
 def take(log: CanaryLog, kept: NDArray[np.bool_] | slice) -> CanaryLog:
-    columns: dict[str, Any] = {name: column[kept] for name, column in vars(log).items() if name != "harms"}
+    plain = {name: column for name, column in vars(log).items() if name != "harms" and column is not None}
+    columns: dict[str, Any] = {name: column[kept] for name, column in plain.items()}
     return CanaryLog(**columns, harms={name: harm[kept] for name, harm in log.harms.items()})
 
 
