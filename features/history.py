@@ -45,6 +45,7 @@ def rewards(
     as_of: datetime,
     since: datetime | None = None,
     until: datetime | None = None,
+    one_in: int = 1,
 ) -> pa.Table:
     """Return every decision of ``stream`` made in [``since``, ``until``), with its reward as known at ``as_of``.
 
@@ -57,9 +58,9 @@ def rewards(
     from ``observed_at`` on, whenever it was ingested, so that logs of the past can be replayed.
 
     Decisions whose outcomes come fast close before slower ones of the same age: end ``until`` one window before
-    ``as_of`` where that would bias.
+    ``as_of`` where that would bias. Of every ``one_in`` decisions one is returned, drawn by a hash of its id.
     """
-    parameters = {"stream": stream, "as_of": as_of, "since": since, "until": until}
+    parameters = {"stream": stream, "as_of": as_of, "since": since, "until": until, "one_in": one_in}
     window_us = int(objective.window_minutes * _US_PER_MINUTE)
     with source.transaction() as session:
         table = session.query("rewards", window_us=window_us, **parameters)
@@ -95,6 +96,15 @@ def training_rows(
     )
     left_out = {count["values"]: count["counts"] for count in pc.value_counts(reason.drop_null()).to_pylist()}
     return TrainingRows(table=table.filter(pc.is_null(reason)), left_out=left_out)
+
+
+def count_decisions(
+    source: Source, stream: str, *, since: datetime | None = None, until: datetime | None = None
+) -> int:
+    """Count the decisions of ``stream`` made in [``since``, ``until``)."""
+    with source.transaction() as session:
+        table = session.query("n_decisions", stream=stream, since=since, until=until)
+    return int(table["n_decisions"][0].as_py())
 
 
 def decision(source: Source, decision_id: str) -> Decision | None:
