@@ -140,8 +140,9 @@ class Drift(Part, frozen=True, kw_only=True):
     window; either must hold ``min_decisions`` in ``min_clusters``. A feature drifts above ``psi`` (.25 is the usual word
     for a major change; Siddiqi, 2006), calibration where predicted and observed success certainly differ by more than
     ``calibration_gap``; ``alpha`` is the chance of a false alarm per look, over all features and over calibration each.
-    Within ``cooldown_hours`` of a retraining drift is said but nothing is fitted. ``max_decisions`` of each window are
-    read, drawn by a hash.
+    ``ignored`` columns move by nature (the average of a month, say, in a window of four weeks). Within
+    ``cooldown_hours`` of a retraining drift is said but nothing is fitted. ``max_decisions`` of each window are read,
+    drawn by a hash.
     """
 
     enabled: bool = True
@@ -151,8 +152,9 @@ class Drift(Part, frozen=True, kw_only=True):
     max_decisions: PositiveInt = 20_000
     psi: Annotated[float, Meta(gt=0.0)] = 0.25
     calibration_gap: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.05
-    alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.001
+    alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.01
     cooldown_hours: Annotated[float, Meta(ge=0.0)] = 168.0
+    ignored: tuple[str, ...] = ()
 
 
 class Stream(Part, frozen=True, kw_only=True):
@@ -222,9 +224,11 @@ class Configuration(Part, frozen=True, kw_only=True):
         for key, route in stream.static.routes.items():
             for destination in route:
                 self._known(destination, f"streams.{name}.static.routes.{key}")
-        for column in stream.training.leakage_allowed:
-            if column not in stream.features.numbers | stream.features.categories:
-                raise ValueError(f"streams.{name}.training.leakage_allowed: {column!r} is no feature of the stream")
+        listed = {"training.leakage_allowed": stream.training.leakage_allowed, "drift.ignored": stream.drift.ignored}
+        for field, columns in listed.items():
+            for column in columns:
+                if column not in stream.features.numbers | stream.features.categories:
+                    raise ValueError(f"streams.{name}.{field}: {column!r} is no feature of the stream")
         for known in stream.training.known_later:
             space, _, attribute = known.partition(".")
             if space not in ("event", "candidate", "state") or not attribute:

@@ -100,7 +100,9 @@ def _noted_at(wired: Wiring, stream: str) -> datetime | None:
 def _registered_at(wired: Wiring, stream: str) -> datetime | None:
     """Return when the newest candidate of ``stream`` was judged, whoever asked for it."""
     approvals = (Approval.from_tags(version.tags) for version in wired.registry.versions(CANDIDATE_MODEL))
-    judged = (clock.utc(datetime.fromisoformat(a.evidence_at)) for a in approvals if a.stream == stream and a.evidence_at)
+    judged = (
+        clock.utc(datetime.fromisoformat(a.evidence_at)) for a in approvals if a.stream == stream and a.evidence_at
+    )
     return max(judged, default=None)
 
 

@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-N_BINS = 64  # fine enough that a step between bins costs less than .001 of AUC or rank correlation
+N_BINS = 64  # fine enough that a step between bins costs about .001 of AUC or rank correlation
 PRIOR_ROWS = 10.0  # that a value's mean is shrunken by: rare values say little
 MIN_ROWS = 100
 MIN_MINORITY = 25  # of the rarer class: a few rows are easily in perfect order

@@ -6,7 +6,7 @@ eligible candidates, not the assigned ones: a new champion assigns otherwise, an
 
 Calibration drifts where the observed success rate is certainly further from the predicted one than ``calibration_gap``,
 in the large (the mean) or in the expected calibration error over equally filled bins (Naeini, Cooper and Hauskrecht,
-AAAI, 2015). What is certain: the ends of cluster-robust intervals, those of the bins shared out over them. A greedy
+AAAI, 2015). What is certain: the nearer ends of cluster-robust intervals, over which the level is shared out. A greedy
 policy picks what is predicted too well, so a small gap is there from the first day: the limit is what it may be.
 """
 
@@ -128,10 +128,10 @@ def _shortage(reference: DecisionLog, recent: DecisionLog, limits: Drift) -> str
 def _compare(
     reference: DecisionLog, recent: DecisionLog, definitions: FeatureDefinitions, limits: Drift
 ) -> Iterator[FeatureDrift]:
-    """Compare column by column; the clock's own columns differ between any two windows and are left out."""
+    """Compare column by column, but for the clock's own (they differ between any two windows) and the ignored ones."""
     clusters = [np.repeat(log.cluster, np.diff(log.offsets)) for log in (reference, recent)]
     n_clusters = min(len(np.unique(cluster)) for cluster in clusters)
-    skipped = sources.clock_columns(definitions)
+    skipped = sources.clock_columns(definitions) | set(limits.ignored)
     names = [*definitions.numbers, *definitions.categories]
     alpha = limits.alpha / max(len(set(names) - skipped), 1)
     for place, column in enumerate(names):
@@ -163,14 +163,14 @@ def _calibrate(log: DecisionLog, predicted: Floats, limits: Drift) -> Calibratio
         return None
     told, observed = predicted[known], log.success[known]
     shown = intervals.mean_interval(observed - told, cluster, _CONFIDENCE)
-    certain = _certain(observed - told, cluster, limits.alpha)
+    certain = _certain(observed - told, cluster, limits.alpha / 2)
     bins = np.argsort(np.argsort(told, kind="stable"), kind="stable") * N_CALIBRATION_BINS // n_known
     ece, certain_ece = 0.0, 0.0
     for place in range(N_CALIBRATION_BINS):
         rows = bins == place
         gaps, share = (observed - told)[rows], float(rows.mean())
         ece += share * abs(float(gaps.mean()))
-        certain_ece += share * _certain(gaps, cluster[rows], limits.alpha / N_CALIBRATION_BINS)
+        certain_ece += share * _certain(gaps, cluster[rows], limits.alpha / 2 / N_CALIBRATION_BINS)
     return CalibrationDrift(
         n_decisions=n_known,
         n_clusters=n_clusters,
