@@ -1,5 +1,6 @@
 """The guards in the flows: what is refused before a fit (T05, T06), and drift that leads to one retraining, not to many."""
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,8 +14,9 @@ from features import decision_log, history, ingestion, known_at
 from features.clock import ReplayClock
 from features.known_at import KnownAtError
 from features.records import Decision, Outcome
-from flows import retrain, watch
+from flows import retrain, watch, wiring
 from flows import settings as environment
+from flows.cli import telling, watching
 from flows.wiring import Wiring
 from models import fit
 from models.fit import Examples
@@ -386,6 +388,23 @@ def test_a_canary_on_its_way_holds_the_retraining_back(lived: Callable[..., Wiri
     wired.store.put(other, digest=digest)
     wired.append(transitions.start_canary, stream="orders", digest=digest, share=0.5, reason="test", evidence={})
     assert watch.find_hold(wired, "orders") == "a canary is on its way"
+
+
+def test_the_command_shows_every_feature_and_changes_nothing(
+    lived: Callable[..., Wiring], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wired = lived(double_the_amounts)
+    monkeypatch.setattr(wiring, "wire", lambda _: wired)
+    monkeypatch.setattr(telling, "attach", lambda: wired.settings)
+    before = wired.generation
+    assert watching.drift("orders") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("state: drifted\nreasons: amount: PSI ")
+    assert all(name in printed for name in ("amount", "fee", "destination", "country", "JS distance"))
+    assert watching.drift("orders", as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["features"][0]["column"] == "amount"
+    assert wired.generation == before
+    assert not wired.settings.watch_path.exists()
 
 
 def test_a_stream_that_does_not_want_it_is_not_looked_at(
