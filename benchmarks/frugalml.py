@@ -79,9 +79,7 @@ def predict(train: Events, test: Events, form: Form, seed: int) -> Floats:
     for group in groups:
         row, place = np.nonzero(~np.isnan(train.correct[:, group]))
         with tempfile.TemporaryDirectory() as folder:
-            router = fit.train(
-                train.examples(group[place], row),
-                Path(folder),
+            subject = fit.Subject(
                 stream="events",
                 feature_set="frugalml",
                 objective=OBJECTIVE,
@@ -89,6 +87,7 @@ def predict(train: Events, test: Events, form: Form, seed: int) -> Floats:
                 settings=form.settings,
                 trained={"seed_of_split": seed},
             )
+            router = fit.train(train.examples(group[place], row), Path(folder), subject)
         for number in group:
             asked = test.examples(np.full(len(predicted), number), np.arange(len(predicted)))
             predicted[:, number] = router.score_log(asked.numbers, asked.categories).value

@@ -84,6 +84,7 @@ class Incidents:
             success=_floats(rows["made_sla"]),
             latency_ms=_floats(rows["resolve_h"]) * MS_PER_HOUR,
             cost_usd=np.full(n_rows, np.nan),
+            timed_out=np.zeros(n_rows, np.bool_),
             numbers=np.column_stack([_floats(rows[name]) for name in ARRIVAL_NUMBERS]),
             categories=[_category(rows[name]) for name in ARRIVAL_CATEGORIES],
             destination=_category(rows["first_group"]),

@@ -60,6 +60,7 @@ OUTCOME_COLUMNS: Mapping[str, pa.DataType] = {
     "error_class": pa.string(),
     "attempt": pa.int64(),
     "idempotency_key": pa.string(),
+    "probe": pa.bool_(),
     "schema": pa.int64(),
 }
 _AS_JSON = ("predictions", "override")

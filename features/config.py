@@ -102,8 +102,16 @@ class Gate(Part, frozen=True, kw_only=True):
             raise ValueError(f"ladder shares must rise from rung to rung, got {shares}")
 
 
+FormName = Literal["pooled", "own", "blend"]
+
+
 class Training(Part, frozen=True, kw_only=True):
     """How the router of a stream is fitted.
+
+    ``forms`` compete on decisions they have not seen: ``pooled`` has one model of all (event, destination) pairs, ``own``
+    one more for every destination with ``min_own_outcomes``, ``blend`` the mean of both. At most ``contest_decisions``
+    of the log are used for that, in ``contest_folds`` folds; 0 takes the first form. ``latency_quantiles`` are predicted
+    beside the mean where outcomes carry latencies.
 
     ``n_boosters`` are fitted per head on different seeds and averaged. ``latency_offset`` names the number feature that
     carries the latency a candidate promises, in minutes: the latency head then learns what comes on top of it.
@@ -126,6 +134,11 @@ class Training(Part, frozen=True, kw_only=True):
     category_smoothing: Annotated[float, Meta(ge=0.0)] = 10.0
     max_bin: Annotated[int, Meta(ge=2, le=65_535)] = 255
     max_weight: Annotated[float, Meta(ge=1.0)] = 1.0
+    forms: Annotated[tuple[FormName, ...], Meta(min_length=1)] = ("pooled", "own", "blend")
+    contest_decisions: Annotated[int, Meta(ge=0)] = 10_000
+    contest_folds: Annotated[int, Meta(ge=2)] = 3
+    min_own_outcomes: PositiveInt = 200
+    latency_quantiles: tuple[Annotated[float, Meta(gt=0.0, lt=1.0)], ...] = (0.5, 0.9)
     latency_offset: str | None = None
     seed: int = 0
     threads: PositiveInt = 2

@@ -1,6 +1,6 @@
 """The decision log as arrays: closed decisions of one stream, their eligible candidates, and what became of them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,32 @@ from features.vector import CategoryColumn, FeatureDefinitions
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Instants = NDArray[np.datetime64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revealed:
+    """m revealed outcomes of a log: each is that of one row, of the assigned candidate or of one that was probed.
+
+    ``probability`` is that with which the outcome was to be revealed: the propensity of an assignment, 1 where every
+    candidate's outcome is always seen, NaN for a probe, whose reason nobody logged. ``timed_out`` says that the latency
+    is a lower bound. ``success``, ``latency_ms`` and ``cost_usd`` are NaN where an outcome does not say.
+    """
+
+    row: Integers
+    probability: Floats
+    success: Floats
+    latency_ms: Floats
+    cost_usd: Floats
+    timed_out: NDArray[np.bool_]
+
+    def take(self, kept: NDArray[np.bool_] | Integers) -> "Revealed":
+        """Return these outcomes (mask or indices)."""
+        return Revealed(**{field.name: getattr(self, field.name)[kept] for field in fields(self)})
+
+    def beside(self, other: "Revealed") -> "Revealed":
+        """Return these outcomes and then ``other``'s."""
+        names = (field.name for field in fields(self))
+        return Revealed(**{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +57,8 @@ class DecisionLog:
         Probability of the assignment as logged; reward under the stream's objective.
     success, latency_ms, cost_usd : float64[n]
         The outcome, NaN where it does not say.
+    timed_out : bool[n]
+        The latency is a lower bound: nobody waited longer.
     numbers : float64[n_rows, n_numbers]
         Number features as logged, NaN where missing.
     categories : list of CategoryColumn of n_rows
@@ -39,6 +67,8 @@ class DecisionLog:
         Which destination each row is.
     policies : float64[n_rows] by name
         Each logged policy's distribution; NaN for decisions it took no part in.
+    probes : Revealed or None
+        What candidates that were not assigned would have brought, where that is known.
     """
 
     decision_id: NDArray[np.object_]
@@ -55,11 +85,30 @@ class DecisionLog:
     categories: list[CategoryColumn]
     destination: CategoryColumn
     policies: dict[str, Floats]
+    timed_out: NDArray[np.bool_]
+    probes: Revealed | None = None
 
     @property
     def n_decisions(self) -> int:
         """How many decisions there are."""
         return len(self.propensity)
+
+    @property
+    def decision(self) -> Integers:
+        """The decision of each row, int64[n_rows]."""
+        return np.repeat(np.arange(self.n_decisions), np.diff(self.offsets))
+
+    def revealed(self) -> Revealed:
+        """Return every outcome that the log knows: of the assigned candidates in order, then of the probed ones."""
+        assigned = Revealed(
+            row=self.chosen,
+            probability=self.propensity,
+            success=self.success,
+            latency_ms=self.latency_ms,
+            cost_usd=self.cost_usd,
+            timed_out=self.timed_out,
+        )
+        return assigned if self.probes is None else assigned.beside(self.probes)
 
     def take(self, kept: NDArray[np.bool_]) -> "DecisionLog":
         """Return the log of the ``kept`` decisions (mask, [n])."""
@@ -78,8 +127,11 @@ class DecisionLog:
                 "success",
                 "latency_ms",
                 "cost_usd",
+                "timed_out",
             )
         }
+        place_of = np.cumsum(rows) - 1
+        probes = None if self.probes is None else self.probes.take(rows[self.probes.row])
         return replace(
             self,
             **columns,
@@ -89,24 +141,53 @@ class DecisionLog:
             categories=[column.take(rows) for column in self.categories],
             destination=self.destination.take(rows),
             policies={name: column[rows] for name, column in self.policies.items()},
+            probes=None if probes is None else replace(probes, row=place_of[probes.row]),
         )
 
     def split(self, holdout_share: float) -> tuple["DecisionLog", "DecisionLog"]:
-        """Return the earlier and the later part; no cluster is cut, the later part has at least ``holdout_share``.
-
-        Raises
-        ------
-        ValueError
-            If everything shares one cluster, so that no later part is independent of the earlier.
-        """
-        cut = self.decided_at[int(self.n_decisions * (1 - holdout_share))]
-        late = self.decided_at >= cut
-        late |= np.isin(self.cluster, self.cluster[late])
-        if late.all():
-            raise ValueError(
-                f"a holdout of {holdout_share:.0%} leaves nothing to train on: all decisions share a cluster"
-            )
+        """Return the earlier and the later part, as `later_part` cuts them; raises as it does."""
+        late = later_part(self.decided_at, self.cluster, holdout_share)
         return self.take(~late), self.take(late)
+
+    def revealed_alone(self) -> "DecisionLog":
+        """Return the log without the rows whose outcome it does not know: all that a fit reads, a fraction of the memory."""
+        known = np.zeros(int(self.offsets[-1]), np.bool_)
+        known[self.revealed().row] = True
+        place_of = np.cumsum(known) - 1
+        return replace(
+            self,
+            offsets=np.concatenate(([0], place_of + 1))[self.offsets],
+            chosen=place_of[self.chosen],
+            numbers=self.numbers[known],
+            categories=[column.take(known) for column in self.categories],
+            destination=self.destination.take(known),
+            policies={name: column[known] for name, column in self.policies.items()},
+            probes=None if self.probes is None else replace(self.probes, row=place_of[self.probes.row]),
+        )
+
+
+def later_part(decided_at: Instants, cluster: Integers, holdout_share: float) -> NDArray[np.bool_]:
+    """Return which decisions (rising in time) are the later part: no cluster is cut, it has at least ``holdout_share``.
+
+    Raises
+    ------
+    ValueError
+        If everything shares one cluster, so that no later part is independent of the earlier.
+    """
+    late = decided_at >= decided_at[int(len(decided_at) * (1 - holdout_share))]
+    late |= np.isin(cluster, cluster[late])
+    if late.all():
+        raise ValueError(f"a holdout of {holdout_share:.0%} leaves nothing to train on: all decisions share a cluster")
+    return np.asarray(late)
+
+
+def random_place(cluster: Integers, seed: int) -> Integers:
+    """Return the place of each decision, int64[n], when whole clusters are put in random order."""
+    names, inverse = np.unique(cluster, return_inverse=True)
+    rank = np.random.default_rng(seed).permutation(len(names))[inverse]
+    place = np.empty(len(cluster), np.int64)
+    place[np.argsort(rank, kind="stable")] = np.arange(len(cluster))
+    return place
 
 
 def from_table(table: pa.Table, definitions: FeatureDefinitions, *, cluster_by: str) -> DecisionLog:
@@ -123,6 +204,7 @@ def from_table(table: pa.Table, definitions: FeatureDefinitions, *, cluster_by: 
     if not table.num_rows:
         raise ValueError("no closed decisions")
     eligible = _flat(table["eligible"]).to_numpy(zero_copy_only=False)
+    destinations = category_column(_flat(table["destinations"]))
     lengths = pc.list_value_length(table["eligible"]).to_numpy()
     starts = np.concatenate(([0], np.cumsum(lengths)))
     kept_before = np.concatenate(([0], np.cumsum(eligible)))
@@ -131,7 +213,7 @@ def from_table(table: pa.Table, definitions: FeatureDefinitions, *, cluster_by: 
     return DecisionLog(
         decision_id=table["decision_id"].to_numpy(),
         decided_at=table["decided_at"].cast(pa.timestamp("us")).to_numpy(),
-        cluster=_clusters(table, cluster_by, definitions.zone),
+        cluster=clusters(table, cluster_by, definitions.zone),
         offsets=kept_before[starts],
         chosen=kept_before[starts[:-1] + table["assigned_index"].to_numpy()],
         propensity=_floats(table["propensity"]),
@@ -146,9 +228,39 @@ def from_table(table: pa.Table, definitions: FeatureDefinitions, *, cluster_by: 
             category_column(categories[column :: len(definitions.categories)])
             for column in range(len(definitions.categories))
         ],
-        destination=category_column(_flat(table["destinations"]).filter(mask)),
+        destination=destinations.take(eligible),
         policies=_policies(table, lengths, eligible),
+        timed_out=pc.equal(table["status"], "timeout").to_numpy(),
+        probes=_probes(table, destinations, starts, eligible),
     )
+
+
+def _probes(
+    table: pa.Table, destination: CategoryColumn, starts: Integers, eligible: NDArray[np.bool_]
+) -> Revealed | None:
+    """Return the probes of eligible candidates; those of others say nothing that may be acted on."""
+    lists = table["probes"].combine_chunks()
+    if lists.null_count == len(lists):
+        return None
+    told = pc.list_flatten(lists)
+    decision = pc.list_parent_indices(lists).to_numpy()
+    code_of = {name: code for code, name in enumerate(destination.values)}
+    served = np.array([code_of.get(name, -1) for name in pc.struct_field(told, "served").to_pylist()], np.int64)
+    n_candidates = np.diff(starts)
+    # The pair (decision, destination) names a row: sort those of the log once, and look the probes up.
+    row_key = np.repeat(np.arange(len(n_candidates)), n_candidates) * len(code_of) + destination.codes
+    order = np.argsort(row_key, kind="stable")
+    wanted = decision * len(code_of) + served
+    place = np.minimum(np.searchsorted(row_key, wanted, sorter=order), len(order) - 1)
+    row = order[place]
+    known = (served >= 0) & (row_key[row] == wanted) & eligible[row]
+    column = {name: _floats(pc.struct_field(told, name)) for name in ("success", "latency_ms", "cost_usd")}
+    return Revealed(
+        row=(np.cumsum(eligible) - 1)[row],
+        probability=np.full(len(row), np.nan),
+        timed_out=pc.equal(pc.struct_field(told, "status"), "timeout").to_numpy(zero_copy_only=False),
+        **column,
+    ).take(known)
 
 
 def category_column(values: pa.Array) -> CategoryColumn:
@@ -182,7 +294,8 @@ def _floats(column: pa.Array | pa.ChunkedArray) -> Floats:
     return flat
 
 
-def _clusters(table: pa.Table, cluster_by: str, zone: str) -> Integers:
+def clusters(table: pa.Table, cluster_by: str, zone: str) -> Integers:
+    """Return the number that decisions of ``table`` share when they share fate, int64[n]; see `from_table`."""
     if cluster_by == "decision":
         return np.arange(table.num_rows)
     if cluster_by == "key":

@@ -1,6 +1,6 @@
 """What the log says: rewards, rows to train on, single decisions and counts, from the warehouse or a snapshot alike."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -16,6 +16,10 @@ from features.records import Decision, Outcome
 from features.warehouse import Source
 
 TRAINABLE = ("observed", "timeout")
+PLAIN = (
+    *("decision_id", "decided_at", "arm_unit", "assigned", "propensity", "feature_set", "explored"),
+    *("success", "latency_ms", "cost_usd", "status"),
+)
 _US_PER_MINUTE = 60_000_000
 
 
@@ -45,6 +49,7 @@ def rewards(
     as_of: datetime,
     since: datetime | None = None,
     until: datetime | None = None,
+    names: Sequence[str] = (),
     one_in: int = 1,
 ) -> pa.Table:
     """Return every decision of ``stream`` made in [``since``, ``until``), with its reward as known at ``as_of``.
@@ -53,6 +58,8 @@ def rewards(
     (``observed``, ``timeout``, ``lost``), else ``open`` while the window lasts, then ``censored`` or ``lost``. Of several
     outcomes within the window the one of the highest attempt counts, of one attempt the one that the assigned
     destination served. An outcome observed after the window never counts: what a gate has counted stays as it was.
+
+    With ``names`` only those columns are read: `PLAIN` are all that are no vectors, a few bytes a row.
 
     ``reward`` is null while open; ``lost`` and ``censored`` take the objective's default. An outcome is taken as known
     from ``observed_at`` on, whenever it was ingested, so that logs of the past can be replayed.
@@ -63,7 +70,7 @@ def rewards(
     parameters = {"stream": stream, "as_of": as_of, "since": since, "until": until, "one_in": one_in}
     window_us = int(objective.window_minutes * _US_PER_MINUTE)
     with source.transaction() as session:
-        table = session.query("rewards", window_us=window_us, **parameters)
+        table = session.query("rewards", columns=names, window_us=window_us, **parameters)
     still_open = pc.equal(table["status"], "open").to_numpy()
     return table.append_column("reward", pa.array(_reward(table, objective), mask=still_open))
 
@@ -77,13 +84,17 @@ def training_rows(
     as_of: datetime,
     since: datetime | None = None,
     until: datetime | None = None,
+    names: Sequence[str] = (),
+    one_in: int = 1,
 ) -> TrainingRows:
-    """Return the rows of `rewards` that may be trained on.
+    """Return the rows of `rewards` that may be trained on, of its columns ``names`` where some are named.
 
     Left out, each counted under the first reason that applies: ``open``, ``lost`` and ``censored`` ones,
     ``not_explored`` (an override decided), and ``other_feature_set`` (vectors that cannot be compared).
     """
-    table = rewards(source, stream, objective=objective, as_of=as_of, since=since, until=until)
+    table = rewards(
+        source, stream, objective=objective, as_of=as_of, since=since, until=until, names=names, one_in=one_in
+    )
     reason = pc.case_when(
         pc.make_struct(
             pc.invert(pc.is_in(table["status"], pa.array(TRAINABLE))),

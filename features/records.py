@@ -110,7 +110,11 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
 
 
 class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="record", tag="outcome"):
-    """What became of a decision. ``served`` is the destination that really served it, the reward belongs to the one assigned."""
+    """What became of a decision. ``served`` is the destination that really served it, the reward belongs to the one assigned.
+
+    A ``probe`` is what another destination would have brought, found out beside the real course of things (a shadow
+    call, a test on a copy): learned from, and never part of the decision's own reward.
+    """
 
     decision_id: Identifier
     served: Identifier
@@ -122,6 +126,7 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
     error_class: str | None = None
     attempt: Annotated[int, Meta(ge=1)] = 1
     idempotency_key: str = ""
+    probe: bool = False
     schema: int = SCHEMA_VERSION
 
 

@@ -4,7 +4,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import duckdb
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 TABLES = ("decisions", "outcomes", "quarantine", "progress")
 _SQL = Path(__file__).parent / "sql"
 _PARAMETER = re.compile(r"\$(\w+)")
@@ -47,9 +47,14 @@ class Session:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
-    def query(self, name: str, **parameters: Any) -> pa.Table:
-        """Return the rows of the query ``name``; parameters that it does not read are let pass."""
+    def query(self, name: str, *, columns: Sequence[str] = (), **parameters: Any) -> pa.Table:
+        """Return the rows of the query ``name``; parameters that it does not read are let pass.
+
+        With ``columns`` only those are read, still in the query's order, which they must hold the columns of.
+        """
         statement, bound = _statement(name), _read_by(name, parameters)
+        if columns:
+            statement = f"FROM ({statement}) SELECT {', '.join(columns)}"  # the order of a subquery is kept
         if _SQL_BINDS_FAST:
             return self._connection.sql(statement, params=bound).to_arrow_table()
         return self._connection.execute(statement, bound).to_arrow_table()

@@ -8,15 +8,16 @@ import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from features import decision_log, history, known_at, sources
+from features import known_at, sources, training_log
 from features.decision_log import DecisionLog
 from features.history import TrainingRows
+from features.warehouse import Source
 from flows.publishing import publish
 from flows.wiring import Wiring, actor, wire
 from models import comparison, evidence, fit, router
 from models.comparison import Comparison, OfflineVerdict
 from models.evidence import Circumstances
-from models.fit import Examples
+from models.fit import Subject
 from models.mlmodel import Interface
 from models.registered import unverified
 from models.releases import bundle
@@ -39,16 +40,10 @@ class Candidate:
     holdout: DecisionLog
 
 
-def read_rows(wired: Wiring, stream: str) -> TrainingRows:
-    """Return what may be trained on: closed, explored, of the stream's present feature set."""
+def read_rows(wired: Wiring, stream: str, source: Source) -> TrainingRows:
+    """Return what may be trained on, without its vectors: closed, explored, of the stream's present feature set."""
     configured = wired.configuration.streams[stream]
-    return history.training_rows(
-        wired.snapshot(),
-        stream,
-        objective=configured.objective,
-        feature_set=configured.features.version,
-        as_of=wired.now,
-    )
+    return training_log.read_plain(source, stream, configured, as_of=wired.now)
 
 
 def validate_rows(wired: Wiring, stream: str, rows: TrainingRows) -> BatchVerdict:
@@ -58,37 +53,37 @@ def validate_rows(wired: Wiring, stream: str, rows: TrainingRows) -> BatchVerdic
     return batch.judge(rows, expectations, docs_folder=wired.settings.data_docs_path)
 
 
-def screen_rows(wired: Wiring, stream: str, rows: TrainingRows) -> LeakageVerdict:
-    """Return whether any feature knows what came after its decision; a sample of the rows bears the screen."""
+def screen_rows(wired: Wiring, stream: str, source: Source, rows: TrainingRows) -> LeakageVerdict:
+    """Return whether any feature knows what came after its decision; a sample of the log bears the screen."""
     configured = wired.configuration.streams[stream]
     features, training = configured.features, configured.training
-    sample = leakage.draw(rows.table)
-    log = decision_log.from_table(sample, features, cluster_by=configured.cluster)
+    sample = training_log.read_sample(
+        source, stream, configured, rows, as_of=wired.now, max_decisions=leakage.DEFAULT_LIMITS.max_rows
+    )
     return leakage.judge(
-        Screened.of(log, features),
-        known_at=known_at.read(wired.warehouse, stream, rows.table, features),
+        Screened.of(sample, features),
+        known_at=known_at.read(source, stream, rows.table, features),
         known_later=sources.columns_reading(features, training.known_later),
         allowed={*training.leakage_allowed, *sources.innocent_columns(features), training.latency_offset},
     )
 
 
-def fit_candidate(wired: Wiring, stream: str, rows: TrainingRows) -> Candidate:
+def fit_candidate(wired: Wiring, stream: str, source: Source, rows: TrainingRows) -> Candidate:
     """Fit on the earlier part of the log and seal the bytes; the later part is kept to judge them."""
     configured = wired.configuration.streams[stream]
-    log = decision_log.from_table(rows.table, configured.features, cluster_by=configured.cluster)
-    training, holdout = log.split(configured.training.holdout_share)
+    log = training_log.read(source, stream, configured, rows, as_of=wired.now)
+    window = log.training.decided_at
     folder = wired.workspace(f"router-{stream}-{wired.now:%Y%m%dT%H%M%S}")
-    fitted = fit.train(
-        Examples.of(training, configured.features),
-        folder,
+    subject = Subject(
         stream=stream,
         feature_set=configured.features.version,
         objective=configured.objective,
         destinations=configured.destinations,
         settings=configured.training,
-        trained={"since": str(training.decided_at.min()), "until": str(training.decided_at.max())},
+        trained={"since": str(window.min()), "until": str(window.max())},
     )
-    return Candidate(folder=folder, digest=bundle.seal(folder, kind="router"), router=fitted, holdout=holdout)
+    fitted = fit.learn(log.training, configured.features, folder, subject, sample=log.sample)
+    return Candidate(folder=folder, digest=bundle.seal(folder, kind="router"), router=fitted, holdout=log.holdout)
 
 
 def compare_candidate(wired: Wiring, stream: str, candidate: Candidate) -> Comparison:
@@ -156,7 +151,7 @@ def interface_of(candidate: Candidate) -> Interface:
     }
     return Interface(
         inputs={**dict.fromkeys(card.numbers, "number"), **dict.fromkeys(card.categories, "category")},
-        outputs={"value": "number", **dict.fromkeys(card.heads, "number")},
+        outputs=dict.fromkeys(("value", *card.outputs), "number"),
         example={**numbers, **categories},
     )
 
@@ -183,14 +178,15 @@ def retrain(stream: str, as_of: str | None = None) -> dict[str, Any]:
     Returns a report: ``state`` is ``registered``, ``not_registered`` or ``skipped``, with the reasons and the figures.
     """
     wired = wire(as_of)
-    rows = _read(wired, stream)
+    source = wired.snapshot()
+    rows = _read(wired, stream, source)
     quality = _validate(wired, stream, rows)
     if quality.state != "passed":
         return publish("retrain", {"state": "skipped", "stream": stream, "reasons": quality.failures})
-    screened = _screen(wired, stream, rows)
+    screened = _screen(wired, stream, source, rows)
     if screened.state != "passed":
         return publish("retrain", {"state": "skipped", "stream": stream, "reasons": screened.reasons})
-    candidate = _fit(wired, stream, rows)
+    candidate = _fit(wired, stream, source, rows)
     compared = _compare(wired, stream, candidate)
     verdict = gate.judge(compared, wired.configuration.streams[stream].gate)
     report = {"stream": stream, "digest": candidate.digest, "reasons": verdict.reasons, **evidence.metrics(compared)}

@@ -14,7 +14,7 @@ import numpy as np
 from models import plots
 from models.comparison import Comparison, Judgement, OfflineVerdict
 from models.evaluation import Refusal
-from models.router import Card
+from models.router import Card, Contest, Head
 
 REPORT_FILE = "report.json"
 PAGE_FILE = "report.html"
@@ -128,11 +128,7 @@ td,th{{padding:.25rem .75rem;border-bottom:1px solid #ddd;text-align:left}}img{{
 
 
 def _model_card(comparison: Comparison, verdict: OfflineVerdict, card: Card, circumstances: Circumstances) -> str:
-    heads = "\n".join(
-        f"- `{name}`: mean of {len(head.files)} booster(s), within [{head.low:.4g}, {head.high:.4g}]"
-        + (f", on top of `{head.offset}`" if head.offset else "")
-        for name, head in card.heads.items()
-    )
+    heads = "\n".join(f"- `{name}`: {_describe(head)}" for name, head in card.heads.items())
     trained = "\n".join(f"- {name}: {value}" for name, value in card.trained.items())
     return f"""# Router for `{card.stream}`
 
@@ -141,6 +137,10 @@ def _model_card(comparison: Comparison, verdict: OfflineVerdict, card: Card, cir
 ## Heads
 
 {heads}
+
+## Form
+
+{_describe_contest(card.contest)}
 
 ## Learned from
 
@@ -155,6 +155,30 @@ def _model_card(comparison: Comparison, verdict: OfflineVerdict, card: Card, cir
 Only outcomes of the destinations that were assigned are known; what others would have done is estimated, with the
 logged propensities. The holdout is later than all that the router has seen, and nothing was refitted on it.
 """
+
+
+def _describe(head: Head) -> str:
+    parts = [f"mean of {len(head.files)} booster(s), within [{head.low:.4g}, {head.high:.4g}]"]
+    if head.own:
+        parts.append(f"{head.own_share:.0%} from boosters of {len(head.own)} destination(s) of their own")
+    if head.offset:
+        parts.append(f"on top of `{head.offset}`")
+    if head.scaling:
+        parts.append(f"log-odds times {head.scaling.slope:.3f} plus {head.scaling.intercept:.3f}")
+    return ", ".join(parts)
+
+
+def _describe_contest(contest: Contest | None) -> str:
+    """Return what the forms were worth on decisions they had not seen; the reviewer sees how close it was."""
+    if contest is None:
+        return "The configured form; none competed."
+    if contest.refusal:
+        return f"`{contest.chosen}`, since the log cannot tell: {contest.refusal}."
+    rows = [
+        f"| {name} | {form.value:.4g} | [{form.low:.4g}, {form.high:.4g}] |" for name, form in contest.forms.items()
+    ]
+    told = f"`{contest.chosen}`, by what each would have earned on {contest.n_decisions:,} decisions it had not seen:"
+    return "\n".join([told, "", "| form | value | 95 % interval |", "|---|---|---|", *rows])
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:

@@ -1,10 +1,9 @@
-"""Fits a router's heads with LightGBM, from the outcomes of the destinations that were assigned. The pipeline's side; the shim never imports it."""
+"""Fits a router, from the outcomes that a log reveals to a folder of text. The pipeline's side; the shim never imports it."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 import lightgbm
 import msgspec
@@ -12,100 +11,147 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.config import Training
-from features.decision_log import DecisionLog
-from features.objective import MS_PER_MINUTE, Objective
-from features.vector import CategoryColumn, FeatureDefinitions
-from models import router
-from models.encoding import Encoder
-from models.router import Card, Head, HeadName
+from features.decision_log import DecisionLog, random_place
+from features.objective import Objective
+from features.vector import FeatureDefinitions
+from models import contest, router
+from models.boosting import Fitted
+from models.contest import Choice
+from models.examples import Examples, TrainingRefusedError
+from models.heads import MAX_CATEGORIES, Material, Rounds
+from models.router import Card, Head, HeadName, Quantile
 
 Floats = NDArray[np.float64]
-MAX_CATEGORIES = 1_000  # per column: the most frequent are kept, the rest read as missing, so that memory stays bounded
 N_GOLDEN_ROWS = 32
 VALUE_TAIL = 0.02  # of the predictions on each side that the reward model gives up for narrower bounds
+N_VALUE_ROWS = 20_000  # tell those bounds to a thousandth of the rows
+CALIBRATION_SHARE = 0.1  # at most, of a log too long to be cross-fitted whole: kept from the fit, to calibrate it
 
-
-class TrainingRefusedError(ValueError):
-    """Data that no router should be fitted on: names the column and what is wrong with it."""
+__all__ = ["MAX_CATEGORIES", "Examples", "Subject", "TrainingRefusedError", "learn", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examples:
-    """One row per revealed outcome: the assigned candidate's vector and what became of it.
+class Subject:
+    """What a router is fitted for: its stream, the features it reads, what an outcome is worth, where events may go.
 
-    ``numbers`` float64[n, n_numbers] in the order of ``number_names``, ``categories`` one column per name in
-    ``category_names``; ``success`` 0/1, ``latency_ms`` and ``cost_usd`` float64[n], NaN where an outcome does not
-    say; ``propensity`` float64[n] of the assignment.
+    ``trained`` goes into the card as it is: the window of the data, say.
     """
 
-    number_names: tuple[str, ...]
-    category_names: tuple[str, ...]
-    numbers: Floats
-    categories: Sequence[CategoryColumn]
-    success: Floats
-    latency_ms: Floats
-    cost_usd: Floats
-    propensity: Floats
-
-    @classmethod
-    def of(cls, log: DecisionLog, features: FeatureDefinitions) -> Self:
-        """Return the assigned candidates' rows of ``log`` with their outcomes."""
-        return cls(
-            number_names=tuple(features.numbers),
-            category_names=tuple(features.categories),
-            numbers=log.numbers[log.chosen],
-            categories=[column.take(log.chosen) for column in log.categories],
-            success=log.success,
-            latency_ms=log.latency_ms,
-            cost_usd=log.cost_usd,
-            propensity=log.propensity,
-        )
+    stream: str
+    feature_set: str
+    objective: Objective
+    destinations: tuple[str, ...]
+    settings: Training
+    trained: Mapping[str, str | float | int]
 
 
-def train(
-    examples: Examples,
+def learn(
+    log: DecisionLog,
+    features: FeatureDefinitions,
     folder: Path,
+    subject: Subject,
     *,
-    stream: str,
-    feature_set: str,
-    objective: Objective,
-    destinations: tuple[str, ...],
-    settings: Training,
-    trained: Mapping[str, str | float | int],
+    sample: DecisionLog | None = None,
 ) -> router.Router:
+    """Choose the form of a router by cross-fitting, fit it, calibrate it, write it to ``folder``, and return it.
+
+    ``sample`` is the part of ``log`` on which forms compete; without one it is drawn. Of ``log`` itself only the revealed
+    rows are read. Where the sample is the whole log its predictions out of fold calibrate the router, which is then
+    fitted on all of it; of a longer log some whole clusters are kept from the fit to calibrate it.
+
+    Raises
+    ------
+    TrainingRefusedError
+        As `train`.
+    """
+    settings = subject.settings
+    if not settings.contest_decisions:
+        return train(Examples.of(log, features), folder, subject)
+    place = random_place(log.cluster, settings.seed)
+    compared = sample or log.take(place < settings.contest_decisions)
+    choice = contest.hold(compared, features, subject.objective, settings)
+    if compared.n_decisions == log.n_decisions:
+        return train(Examples.of(log, features), folder, subject, choice)
+    n_kept = min(settings.contest_decisions, int(CALIBRATION_SHARE * log.n_decisions))
+    fitted = train(Examples.of(log.take(place >= n_kept), features), folder, subject, choice)
+    return _calibrate(folder, fitted, log.take(place < n_kept))
+
+
+def train(examples: Examples, folder: Path, subject: Subject, choice: Choice | None = None) -> router.Router:
     """Fit every head the objective weighs, write the router to ``folder``, and return it as loaded from there.
 
-    The same examples, settings and number of threads give the same bytes. Rows are weighted by the inverse propensity,
-    clipped at ``settings.max_weight`` (1: not at all): the fit then leans towards choices the logging policy rarely took.
+    Without a ``choice`` the first of the configured forms is fitted with all rounds. The same examples, settings and
+    number of threads give the same bytes. Rows are weighted by the inverse propensity, clipped at
+    ``settings.max_weight`` (1: not at all): the fit then leans towards choices the logging policy rarely took.
 
     Raises
     ------
     TrainingRefusedError
         If there are too few rows, a label has one class or is not finite, or a feature is infinite.
     """
-    _check(examples, settings)
-    orders = {name: _order(column) for name, column in zip(examples.category_names, examples.categories, strict=True)}
-    matrix = Encoder(orders).columns(examples.numbers, examples.categories)
-    weight = np.minimum(1.0 / examples.propensity, settings.max_weight)
+    settings = subject.settings
+    chosen = choice or Choice(own_share=contest.OWN_SHARES[settings.forms[0]])
+    material = Material.of(examples, subject.objective, settings)
+    if not chosen.residuals:  # nothing tells how latencies spread around their prediction
+        material.labels.pop("log_latency", None)
     folder.mkdir(parents=True, exist_ok=True)
-    heads: dict[HeadName, Head] = {}
-    for name, labels in _labels(examples, objective).items():
-        offset = settings.latency_offset if name == "latency_ms" else None
-        heads[name] = _fit_head(name, labels, matrix, weight, examples, settings, offset, folder)
+    heads = {name: _fit_head(folder, name, material, chosen) for name in material.labels}
     card = Card(
-        stream=stream,
-        feature_set=feature_set,
+        stream=subject.stream,
+        feature_set=subject.feature_set,
         numbers=examples.number_names,
-        categories=orders,
+        categories=material.orders,
         heads=heads,
-        objective=objective,
-        destinations=destinations,
-        value_low=objective.low,
-        value_high=objective.high,
-        trained={**trained, "n_examples": len(matrix), "lightgbm": lightgbm.__version__, "seed": settings.seed},
+        objective=subject.objective,
+        destinations=subject.destinations,
+        value_low=subject.objective.low,
+        value_high=subject.objective.high,
+        trained={
+            **subject.trained,
+            "n_examples": len(examples),
+            "lightgbm": lightgbm.__version__,
+            "seed": settings.seed,
+        },
+        destination_column=examples.destination_column,
+        residuals=chosen.residuals if "log_latency" in heads else (),
+        quantiles=_quantiles(settings) if "log_latency" in heads else (),
+        contest=chosen.contest,
     )
+    return _finish(folder, card, material.matrix)
+
+
+def _fit_head(folder: Path, name: HeadName, material: Material, choice: Choice) -> Head:
+    settings = material.settings
+    rounds = choice.rounds.get(name) or Rounds(pooled=settings.rounds, own=settings.rounds)
+    fitted = material.fit(name, np.arange(len(material.matrix)), rounds, own=choice.own_share > 0.0)
+    destinations = material.orders[material.destination_column] if material.destination_column else ()
+    return Head(
+        files=_save(folder, name, fitted.pooled),
+        low=fitted.low,
+        high=fitted.high,
+        own={destinations[code]: _save(folder, f"{name}_of_{code}", boosters) for code, boosters in fitted.own.items()},
+        own_share=choice.own_share if fitted.own else 0.0,
+        offset=settings.latency_offset if name == "latency_ms" else None,
+        scaling=choice.scaling if name == "success_probability" else None,
+    )
+
+
+def _save(folder: Path, name: str, boosters: Fitted) -> tuple[str, ...]:
+    files = tuple(f"{name}_{number}.txt" for number in range(len(boosters)))
+    for file, booster in zip(files, boosters, strict=True):
+        booster.save_model(folder / file)
+    return files
+
+
+def _quantiles(settings: Training) -> tuple[Quantile, ...]:
+    return tuple(Quantile(level=q, name=f"latency_p{100 * q:g}_ms") for q in settings.latency_quantiles)
+
+
+def _finish(folder: Path, card: Card, matrix: Floats) -> router.Router:
+    """Write the card with the bounds that its values keep on ``matrix``, and the golden rows; return the router."""
     _write_card(folder, card)
-    values = objective.clip(router.load(folder).score_matrix(matrix).value)
+    some = matrix[:: max(1, len(matrix) // N_VALUE_ROWS)]
+    values = card.objective.clip(router.load(folder).score_matrix(some).value)
     low, high = np.quantile(values, (VALUE_TAIL, 1.0 - VALUE_TAIL)).tolist()
     if low < high:  # a router that says the same of everything keeps the objective's own bounds
         _write_card(folder, msgspec.structs.replace(card, value_low=low, value_high=high))
@@ -114,110 +160,26 @@ def train(
     return loaded
 
 
+def _calibrate(folder: Path, fitted: router.Router, kept: DecisionLog) -> router.Router:
+    """Calibrate a router on decisions that were kept from its fit, and write it anew."""
+    card, matrix = fitted.card, fitted.encode_log(kept.numbers, kept.categories)
+    raw = router.Router(_uncalibrated(card), fitted.boosters).predict_heads(matrix)
+    heads = dict(card.heads)
+    if "success_probability" in raw:
+        scaling = contest.fit_scaling(raw["success_probability"], kept)
+        heads["success_probability"] = msgspec.structs.replace(heads["success_probability"], scaling=scaling)
+    residuals = contest.fit_residuals(raw["log_latency"], kept) if "log_latency" in raw else ()
+    return _finish(folder, msgspec.structs.replace(card, heads=heads, residuals=residuals), matrix)
+
+
+def _uncalibrated(card: Card) -> Card:
+    return msgspec.structs.replace(
+        card, heads={name: msgspec.structs.replace(head, scaling=None) for name, head in card.heads.items()}
+    )
+
+
 def _write_card(folder: Path, card: Card) -> None:
     (folder / router.CARD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
-
-
-def _check(examples: Examples, settings: Training) -> None:
-    n_rows = len(examples.numbers)
-    if n_rows < settings.min_decisions:
-        raise TrainingRefusedError(f"{n_rows} outcomes are too few, training.min_decisions is {settings.min_decisions}")
-    for column, name in enumerate(examples.number_names):
-        if np.isinf(examples.numbers[:, column]).any():
-            raise TrainingRefusedError(f"numbers.{name}: holds infinite values")
-    if not ((examples.propensity > 0) & (examples.propensity <= 1)).all():
-        raise TrainingRefusedError("propensity: holds values outside (0, 1]")
-    if settings.latency_offset is not None and settings.latency_offset not in examples.number_names:
-        raise TrainingRefusedError(f"training.latency_offset: {settings.latency_offset!r} is not a number feature")
-
-
-def _labels(examples: Examples, objective: Objective) -> dict[HeadName, Floats]:
-    """Return the labels of each head the objective weighs; success and latency are worth knowing wherever they vary."""
-    labels: dict[HeadName, Floats] = {}
-    success = examples.success[~np.isnan(examples.success)]
-    if not np.isin(success, (0.0, 1.0)).all():
-        raise TrainingRefusedError("success: labels must be 0 or 1")
-    if success.size and success.min() < success.max():
-        labels["success_probability"] = examples.success
-    elif objective.success:
-        raise TrainingRefusedError(
-            f"success: the objective weighs it, but all {success.size} outcomes are of one class"
-        )
-    weighed: tuple[tuple[HeadName, Floats, bool], ...] = (
-        ("latency_ms", examples.latency_ms, objective.uses_latency()),
-        ("cost_usd", examples.cost_usd, bool(objective.cost_usd)),
-    )
-    for name, values, needed in weighed:
-        if not needed:
-            continue
-        if np.isnan(values).all():
-            raise TrainingRefusedError(f"{name}: the objective weighs it, but no outcome says it")
-        if np.isinf(values).any():
-            raise TrainingRefusedError(f"{name}: holds infinite values")
-        labels[name] = values
-    return labels
-
-
-def _fit_head(
-    name: HeadName,
-    labels: Floats,
-    matrix: Floats,
-    weight: Floats,
-    examples: Examples,
-    settings: Training,
-    offset: str | None,
-    folder: Path,
-) -> Head:
-    known = ~np.isnan(labels)
-    low, high = float(labels[known].min()), float(labels[known].max())
-    target = labels.copy()
-    if offset is not None:
-        promised = matrix[:, examples.number_names.index(offset)]
-        target -= np.nan_to_num(promised) * MS_PER_MINUTE
-    files = []
-    for number in range(settings.n_boosters):
-        booster = lightgbm.train(
-            _parameters(name, settings, seed=settings.seed + number),
-            lightgbm.Dataset(
-                matrix[known],
-                target[known],
-                weight=weight[known],
-                feature_name=[*examples.number_names, *examples.category_names],
-                categorical_feature=list(range(len(examples.number_names), matrix.shape[1])),
-                free_raw_data=True,
-            ),
-            num_boost_round=settings.rounds,
-        )
-        files.append(f"{name}_{number}.txt")
-        booster.save_model(folder / files[-1])
-    return Head(files=tuple(files), low=low, high=high, offset=offset)
-
-
-def _parameters(name: HeadName, settings: Training, *, seed: int) -> dict[str, Any]:
-    return {
-        "objective": "binary" if name == "success_probability" else "regression",
-        "learning_rate": settings.learning_rate,
-        "num_leaves": settings.leaves,
-        "min_data_in_leaf": settings.min_leaf,
-        "feature_fraction": settings.feature_share,
-        "bagging_fraction": settings.row_share,
-        "bagging_freq": 1 if settings.row_share < 1 else 0,
-        "lambda_l2": settings.l2,
-        "max_bin": settings.max_bin,
-        "cat_smooth": settings.category_smoothing,
-        "seed": seed,
-        "num_threads": settings.threads,
-        "deterministic": True,
-        "force_row_wise": True,  # the choice between layouts is timed, so it must not be left to the library
-        "verbosity": -1,
-    }
-
-
-def _order(column: CategoryColumn) -> tuple[str, ...]:
-    """Return the values of a column in a fixed order: alphabetical among the most frequent."""
-    counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.values))
-    frequent = sorted(range(len(column.values)), key=lambda code: (-counts[code], column.values[code]))[:MAX_CATEGORIES]
-    return tuple(sorted(column.values[code] for code in frequent if counts[code]))
 
 
 def _golden_rows(matrix: Floats) -> Floats:

@@ -3,7 +3,7 @@
 A router on disk is a folder of LightGBM's native text, one file per head, and ``card.json``, which says how to read them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,12 +14,15 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from features.objective import MS_PER_MINUTE, Objective
+from features.records import Probability
 from features.vector import CategoryColumn
+from models import durations
 from models.booster import Booster
+from models.calibration import Scaling
 from models.encoding import Encoder
 
 Floats = NDArray[np.float64]
-HeadName = Literal["success_probability", "latency_ms", "cost_usd"]
+HeadName = Literal["success_probability", "latency_ms", "cost_usd", "log_latency"]
 
 CARD_FILE = "card.json"
 GOLDEN_FILE = "golden.json"
@@ -37,20 +40,51 @@ class ProbeError(ValueError):
 class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One predicted quantity: the mean over ``files`` of their boosters, plus the offset column where one is named, within [low, high].
 
-    ``offset`` names a number feature that carries the promised latency in minutes: the boosters then predict what
-    comes on top of the promise, which is the part worth learning.
+    ``own`` holds the boosters of single destinations, which take ``own_share`` of the prediction for theirs; every other
+    destination, a new one above all, is predicted by ``files`` alone, from its features. ``offset`` names a number
+    feature that carries the promised latency in minutes: the boosters then predict what comes on top of the promise,
+    which is the part worth learning. ``scaling`` calibrates a probability.
     """
 
     files: tuple[str, ...]
     low: float
     high: float
+    own: dict[str, tuple[str, ...]] = {}
+    own_share: Probability = 0.0
     offset: str | None = None
+    scaling: Scaling | None = None
+
+
+class Quantile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A quantile of the latency that is predicted: its level, and the name under which it is logged."""
+
+    level: Probability
+    name: str
+
+
+class Contestant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a form of the router was found to be worth on decisions it had not seen, in units of the reward."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Contest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the form was chosen: what each was worth over ``n_decisions``, or why nothing could be compared."""
+
+    chosen: str
+    n_decisions: int
+    forms: dict[str, Contestant] = {}
+    refusal: str = ""
 
 
 class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a router is: feature order, category orders, heads with bounds, objective, and where it was learned.
 
-    ``value_low`` and ``value_high`` are all but the outermost of the values that it predicted in training. As a reward
+    ``residuals`` are the quantiles, at `models.durations.LEVELS`, of what the ``log_latency`` head leaves unexplained;
+    ``quantiles`` those of the latency that follow from them and are predicted. ``destination_column`` is the category
+    that says which destination a row is. ``value_low`` and ``value_high`` are all but the outermost of the values that it predicted in training. As a reward
     model it is clipped to them: that biases nothing, and the canary's bets may be larger.
     """
 
@@ -64,8 +98,19 @@ class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     value_low: float
     value_high: float
     trained: dict[str, str | float | int]
+    destination_column: str | None = None
+    residuals: tuple[float, ...] = ()
+    quantiles: tuple[Quantile, ...] = ()
+    contest: Contest | None = None
     schema: Annotated[int, Meta(ge=1, le=1)] = 1
     kind: Literal["router"] = "router"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names under which a router answers beside its ``value``."""
+        over_sla = ("over_sla",) if "log_latency" in self.heads and self.objective.sla_latency_ms is not None else ()
+        heads = (str(name) for name in self.heads if name != "log_latency")
+        return (*heads, *(quantile.name for quantile in self.quantiles), *over_sla)
 
 
 class GoldenRows(Struct, frozen=True, kw_only=True):
@@ -77,22 +122,37 @@ class GoldenRows(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Scores:
-    """Predictions for n pairs: ``value`` float64[n] in units of the reward, and each head's float64[n]."""
+    """Predictions for n pairs: ``value`` float64[n] in units of the reward, and each head's float64[n].
+
+    Beside the heads of the card that is each of its ``quantiles`` in milliseconds, and ``over_sla`` (the probability that
+    the latency exceeds the objective's limit) where the objective has one.
+    """
 
     value: Floats
-    heads: Mapping[HeadName, Floats]
+    heads: Mapping[str, Floats]
+
+
+@dataclass(frozen=True)
+class Boosters:
+    """The boosters of one head: those for all destinations, and by the code of a destination its own."""
+
+    pooled: Sequence[Booster]
+    own: Mapping[int, Sequence[Booster]]
 
 
 class Router:
     """A loaded router."""
 
-    def __init__(self, card: Card, boosters: Mapping[HeadName, Sequence[Booster]]) -> None:
-        """Take a card and, for each of its heads, the boosters in the order of its files."""
+    def __init__(self, card: Card, boosters: Mapping[HeadName, Boosters]) -> None:
+        """Take a card and the boosters of each of its heads."""
         self.card = card
         self.feature_set = card.feature_set
         self._encoder = Encoder(card.categories)
-        self._boosters = boosters
+        self.boosters = boosters
         self._offsets = {name: _offset_column(card, head) for name, head in card.heads.items()}
+        column = card.destination_column
+        self._destination = None if column is None else len(card.numbers) + list(card.categories).index(column)
+        self._residuals = np.array(card.residuals)
 
     def score(self, numbers: Floats, categories: Sequence[Sequence[str | None]]) -> Scores:
         """Score the candidates of one event: ``numbers`` float64[n, n_numbers], ``categories`` n lists."""
@@ -100,36 +160,77 @@ class Router:
 
     def score_log(self, numbers: Floats, categories: Sequence[CategoryColumn]) -> Scores:
         """Score all rows of a log, to the same bits as `score` event by event."""
-        return self.score_matrix(self._encoder.columns(numbers, categories))
+        return self.score_matrix(self.encode_log(numbers, categories))
+
+    def encode_log(self, numbers: Floats, categories: Sequence[CategoryColumn]) -> Floats:
+        """Return the matrix, float64[n, n_features], that the boosters read of a log's rows."""
+        return self._encoder.columns(numbers, categories)
 
     def score_matrix(self, matrix: Floats) -> Scores:
         """Score encoded rows, float64[n, n_features]."""
-        heads = {name: self._predict(name, head, matrix) for name, head in self.card.heads.items()}
-        nothing = np.zeros(len(matrix))
-        value = self.card.objective.value(
-            success=heads.get("success_probability", nothing),
-            latency_ms=heads.get("latency_ms", nothing),
-            cost_usd=heads.get("cost_usd", nothing),
-        )
-        return Scores(value, heads)
+        heads: dict[str, Floats] = {str(name): head for name, head in self.predict_heads(matrix).items()}
+        if (log_latency := heads.pop("log_latency", None)) is not None:
+            heads |= self._spread(log_latency)
+        return Scores(self._value(heads, len(matrix)), heads)
+
+    def predict_heads(self, matrix: Floats) -> dict[HeadName, Floats]:
+        """Return what every head of the card says of encoded rows, float64[n] each."""
+        return {name: self._predict(name, head, matrix) for name, head in self.card.heads.items()}
 
     def contributions(self, matrix: Floats) -> dict[HeadName, Floats]:
         """Return each head's exact TreeSHAP contributions, float64[n, n_features + 1], in the head's raw units."""
         return {
-            name: np.mean([booster.contributions(matrix) for booster in boosters], axis=0)
-            for name, boosters in self._boosters.items()
+            name: self._combine(name, matrix, lambda booster, rows: booster.contributions(rows))
+            for name in self.boosters
         }
 
+    def _value(self, heads: Mapping[str, Floats], n_rows: int) -> Floats:
+        nothing = np.zeros(n_rows)
+        return self.card.objective.value(
+            success=heads.get("success_probability", nothing),
+            latency_ms=heads.get("latency_ms", nothing),
+            cost_usd=heads.get("cost_usd", nothing),
+            over_sla=heads.get("over_sla"),
+        )
+
+    def _spread(self, log_latency: Floats) -> dict[str, Floats]:
+        """Return what follows from the distribution of the latency: its quantiles, and the risk of exceeding the limit."""
+        levels = [quantile.level for quantile in self.card.quantiles]
+        spread = np.interp(levels, durations.LEVELS, self._residuals)
+        heads = {q.name: np.exp(log_latency + e) for q, e in zip(self.card.quantiles, spread, strict=True)}
+        limit_ms = self.card.objective.sla_latency_ms
+        if limit_ms is not None:
+            heads["over_sla"] = durations.exceedance(float(np.log(limit_ms)), log_latency, self._residuals)
+        return heads
+
     def _predict(self, name: HeadName, head: Head, matrix: Floats) -> Floats:
-        boosters = self._boosters[name]
-        total = boosters[0].predict(matrix)
-        for booster in boosters[1:]:
-            total = total + booster.predict(matrix)
-        predicted = total / len(boosters)
+        predicted = self._combine(name, matrix, lambda booster, rows: booster.predict(rows))
         offset = self._offsets[name]
         if offset is not None:
             predicted = predicted + np.nan_to_num(matrix[:, offset]) * MS_PER_MINUTE
+        if head.scaling is not None:
+            predicted = head.scaling.apply(predicted)
         return np.clip(predicted, head.low, head.high)
+
+    def _combine(self, name: HeadName, matrix: Floats, ask: Callable[[Booster, Floats], Floats]) -> Floats:
+        """Return what ``ask`` says of the rows: of the boosters for all, and for its share of a destination's own."""
+        boosters, share = self.boosters[name], self.card.heads[name].own_share
+        combined = _mean(boosters.pooled, matrix, ask)
+        if self._destination is None or not share:
+            return combined
+        destination = matrix[:, self._destination]
+        for code, own in boosters.own.items():
+            rows = destination == code
+            if rows.any():
+                combined[rows] = (1.0 - share) * combined[rows] + share * _mean(own, matrix[rows], ask)
+        return combined
+
+
+def _mean(boosters: Sequence[Booster], matrix: Floats, ask: Callable[[Booster, Floats], Floats]) -> Floats:
+    total = ask(boosters[0], matrix)
+    for booster in boosters[1:]:
+        total = total + ask(booster, matrix)
+    return total / len(boosters)
 
 
 def _offset_column(card: Card, head: Head) -> int | None:
@@ -159,14 +260,30 @@ def load(folder: Path) -> Router:
         If the card and the files do not fit together.
     """
     card = read_card(folder)
-    n_features = len(card.numbers) + len(card.categories)
-    boosters: dict[HeadName, list[Booster]] = {}
-    for name, head in card.heads.items():
-        boosters[name] = [Booster.load(folder / file) for file in head.files]
-        for file, booster in zip(head.files, boosters[name], strict=True):
-            if booster.n_features != n_features:
-                raise ContractMismatchError(f"{file} reads {booster.n_features} features, the card names {n_features}")
+    boosters = {name: _load_head(folder, card, head) for name, head in card.heads.items()}
+    if "log_latency" in card.heads and len(card.residuals) != len(durations.LEVELS):
+        raise ContractMismatchError(f"{CARD_FILE}: residuals must number {len(durations.LEVELS)}")
     return Router(card, boosters)
+
+
+def _load_head(folder: Path, card: Card, head: Head) -> Boosters:
+    code_of = {}
+    if head.own:
+        if card.destination_column not in card.categories:
+            raise ContractMismatchError(f"{CARD_FILE}: destination_column: {card.destination_column!r} is no category")
+        code_of = {name: code for code, name in enumerate(card.categories[card.destination_column])}
+    return Boosters(
+        pooled=_load_all(folder, card, head.files),
+        own={code_of[name]: _load_all(folder, card, files) for name, files in head.own.items() if name in code_of},
+    )
+
+
+def _load_all(folder: Path, card: Card, files: Sequence[str]) -> list[Booster]:
+    boosters, n_features = [Booster.load(folder / file) for file in files], len(card.numbers) + len(card.categories)
+    for file, booster in zip(files, boosters, strict=True):
+        if booster.n_features != n_features:
+            raise ContractMismatchError(f"{file} reads {booster.n_features} features, the card names {n_features}")
+    return boosters
 
 
 def save_golden(folder: Path, loaded: Router, matrix: Floats) -> None:

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Literal, Self
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from features import instants
@@ -163,11 +162,6 @@ def judge(
             leaks += _find_copies(column, labels, limits)
             leaks += _find_absence(column, labels[0], limits)
     return LeakageVerdict(state="refused" if leaks else "passed", leaks=tuple(leaks))
-
-
-def draw(table: pa.Table, limits: ScreenLimits = DEFAULT_LIMITS) -> pa.Table:
-    """Return the rows of ``table`` that `judge` would look at, so that no more need be made into a log."""
-    return table.take(pa.array(_draw(table.num_rows, limits)))
 
 
 def _draw(n_rows: int, limits: ScreenLimits) -> NDArray[np.int64]:

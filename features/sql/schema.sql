@@ -53,6 +53,7 @@ CREATE TABLE outcomes (
     error_class VARCHAR,
     attempt BIGINT NOT NULL,
     idempotency_key VARCHAR NOT NULL,
+    probe BOOLEAN NOT NULL,
     "schema" BIGINT NOT NULL,
     extras VARCHAR,
     late BOOLEAN,

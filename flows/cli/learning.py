@@ -55,7 +55,8 @@ def retrain(stream: str, *, as_of: str | None = None, dry_run: bool = False, as_
     if dry_run:
         from flows.wiring import wire
 
-        rows = flow.read_rows(wire(as_of), stream)
+        wired = wire(as_of)
+        rows = flow.read_rows(wired, stream, wired.snapshot())
         return telling.report({"state": "would fit", "rows": rows.table.num_rows, **rows.left_out}, as_json=as_json)
     return telling.report(flow.retrain(stream, as_of), as_json=as_json)
 

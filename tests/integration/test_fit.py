@@ -12,7 +12,7 @@ from features.config import Training
 from features.objective import MS_PER_MINUTE, Objective
 from features.vector import CategoryColumn
 from models import fit, router
-from models.fit import Examples
+from models.fit import Examples, Subject
 
 OBJECTIVE = Objective(success=60.0, latency_minute=1.0, low=-720.0, high=60.0)
 SETTINGS = Training(min_decisions=50, rounds=80, min_leaf=5, threads=1, n_boosters=2, latency_offset="promised")
@@ -40,9 +40,7 @@ def examples(n_rows: int = 400, seed: int = 0) -> Examples:
 def train(
     folder: Path, given: Examples | None = None, settings: Training = SETTINGS, objective: Objective = OBJECTIVE
 ) -> router.Router:
-    return fit.train(
-        examples() if given is None else given,
-        folder,
+    subject = Subject(
         stream="parcels",
         feature_set="f1",
         objective=objective,
@@ -50,6 +48,7 @@ def train(
         settings=settings,
         trained={"until": "2026-01-01T00:00:00Z"},
     )
+    return fit.train(examples() if given is None else given, folder, subject)
 
 
 def digests(folder: Path) -> dict[str, str]:

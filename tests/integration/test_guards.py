@@ -19,7 +19,7 @@ from flows import settings as environment
 from flows.cli import telling, watching
 from flows.wiring import Wiring
 from models import fit
-from models.fit import Examples
+from models.fit import Subject
 from models.registered import Version
 from models.releases import bundle, transitions
 from models.router import Router, load
@@ -164,7 +164,7 @@ def test_a_known_at_that_is_no_instant_is_refused_by_decision_column_and_value(
 ) -> None:
     wired = settle(tmp_path, tiny_text, began)
     take_in(wired, play(wired.configuration, 10), known={"amount": wrong})
-    rows = retrain.read_rows(wired, "orders")
+    rows = retrain.read_rows(wired, "orders", wired.warehouse)
     features = wired.configuration.streams["orders"].features
     with pytest.raises(KnownAtError, match=f"'decision-0-0': known_at.amount must be .* got {wrong!r}"):
         known_at.read(wired.warehouse, "orders", rows.table, features)
@@ -216,12 +216,12 @@ def test_t06_what_may_be_trained_on_at_an_instant_does_not_move_when_more_comes(
 def champion(wired: Wiring) -> tuple[str, Router]:
     """Fit a router on what was told and make it the champion, as two promotions would."""
     stream = wired.configuration.streams["orders"]
-    rows = retrain.read_rows(wired, "orders")
+    rows = history.training_rows(
+        wired.warehouse, "orders", objective=stream.objective, feature_set=stream.features.version, as_of=wired.now
+    )
     log = decision_log.from_table(rows.table, stream.features, cluster_by="decision")
     folder = wired.workspace("champion")
-    fit.train(
-        Examples.of(log, stream.features),
-        folder,
+    subject = Subject(
         stream="orders",
         feature_set=stream.features.version,
         objective=stream.objective,
@@ -229,6 +229,7 @@ def champion(wired: Wiring) -> tuple[str, Router]:
         settings=stream.training,
         trained={"since": str(log.decided_at.min()), "until": str(log.decided_at.max())},
     )
+    fit.learn(log, stream.features, folder, subject)
     digest = bundle.seal(folder, kind="router")
     wired.store.put(folder, digest=digest)
     why: dict[str, Any] = {"stream": "orders", "reason": "test", "evidence": {}}

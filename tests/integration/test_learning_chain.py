@@ -16,7 +16,7 @@ from features.records import Decision, Outcome
 from features.warehouse import Warehouse
 from models import comparison, evidence, fit
 from models.evidence import Circumstances
-from models.fit import Examples
+from models.fit import Subject
 from models.releases import bundle
 from models.router import Router
 from serving.view import Model, StreamView
@@ -51,9 +51,7 @@ def log(tmp_path_factory: pytest.TempPathFactory, tiny: Configuration, play: Pla
 
 def train(log: DecisionLog, configuration: Configuration, folder: Path) -> Router:
     stream = configuration.streams["orders"]
-    return fit.train(
-        Examples.of(log, stream.features),
-        folder,
+    subject = Subject(
         stream="orders",
         feature_set=stream.features.version,
         objective=stream.objective,
@@ -61,6 +59,7 @@ def train(log: DecisionLog, configuration: Configuration, folder: Path) -> Route
         settings=stream.training,
         trained={},
     )
+    return fit.learn(log, stream.features, folder, subject)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +119,7 @@ def test_the_counterfactual_estimate_holds_the_true_gain_and_the_gate_passes(
     page = (tmp_path / "evidence" / evidence.PAGE_FILE).read_text()
     assert "<b>not markup</b>" not in page
     assert "PASSED" in evidence.summary(compared, verdict, circumstances)
+    assert "| pooled |" in (tmp_path / "evidence" / evidence.CARD_FILE).read_text()
 
 
 def test_a_candidate_that_is_the_champion_differs_by_nothing(log: DecisionLog, challenger: Router) -> None:

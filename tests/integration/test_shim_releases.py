@@ -62,9 +62,7 @@ def train(folder: Path, *, favours: str, stream: str = "orders", feature_set: st
         propensity=np.full(1_200, 0.5),
     )
     of = PLAN.streams["orders"]
-    fit.train(
-        examples,
-        folder,
+    subject = fit.Subject(
         stream=stream,
         feature_set=feature_set or of.features.version,
         objective=of.stream.objective,
@@ -72,6 +70,7 @@ def train(folder: Path, *, favours: str, stream: str = "orders", feature_set: st
         settings=msgspec.structs.replace(of.stream.training, rounds=20, threads=1),
         trained={},
     )
+    fit.train(examples, folder, subject)
     return bundle.seal(folder, kind="router")
 
 

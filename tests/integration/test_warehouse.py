@@ -17,12 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import history, merging, snapshot, warehouse
+from features import decision_log, history, merging, snapshot, warehouse
 from features.config import Configuration
 from features.objective import Objective
 from features.readers import RawRow
 from features.records import Decision, Outcome, Record
 from features.snapshot import Snapshot
+from features.vector import FeatureDefinitions
 from features.warehouse import (
     DamagedWarehouseError,
     LockedWarehouseError,
@@ -157,7 +158,7 @@ def test_overwritten_blocks_are_refused(store: Warehouse, tiny: Configuration, p
 def test_tables_of_another_release_are_refused(store: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     history.counts(store)
     monkeypatch.setattr(warehouse, "SCHEMA_VERSION", 99)
-    with pytest.raises(SchemaVersionError, match="schema version must be 99, found 1"):
+    with pytest.raises(SchemaVersionError, match="schema version must be 99, found 2"):
         history.counts(store)
 
 
@@ -186,6 +187,10 @@ def _decision(number: int, *, at: datetime, **changed: Any) -> Decision:
         "feature_set": "f1",
     }
     return Decision(**fields | changed)
+
+
+ONE_NUMBER = FeatureDefinitions(numbers={"x": "event.x"})
+VECTORS: dict[str, Any] = {"numbers": ((1.0,), (2.0,)), "categories": (("card",), ("bank",))}
 
 
 def _outcome(decision: Decision, minutes: float, **changed: Any) -> Outcome:
@@ -237,6 +242,41 @@ def test_the_outcome_of_the_highest_attempt_counts_then_that_of_the_assigned_des
     assert table["attempt"].to_pylist() == [2, 1, 1]
     assert table["latency_ms"].to_pylist()[1] == 7.0
     assert _status_at(store, 90, objective)[2] == ("censored", 0.0)
+
+
+def test_a_probe_is_listed_beside_the_decision_and_never_its_outcome(store: Warehouse, tiny: Configuration) -> None:
+    probed, unanswered = (_decision(number, at=BEGIN, **VECTORS) for number in range(2))
+    outcomes = [
+        _outcome(probed, 2, success=False),
+        _outcome(probed, 1, served="card", probe=True, latency_ms=7.0),
+        _outcome(probed, 3, served="card", probe=True, attempt=2, success=False, latency_ms=8.0),
+        _outcome(probed, 1, served="bank", probe=True, attempt=3),  # of the assigned: its own outcome is what counts
+        _outcome(unanswered, 1, served="card", probe=True),
+    ]
+    _merge(store, tiny, [probed, unanswered, *outcomes])
+    objective = Objective(window_minutes=60.0)
+    assert _status_at(store, 30, objective) == [("observed", 0.0), ("open", None)]
+    rows = history.training_rows(store, "orders", objective=objective, feature_set="f1", as_of=NOW).table
+    (row,) = rows.to_pylist()
+    told = {"served": "card", "status": "observed", "success": False, "latency_ms": 8.0, "cost_usd": None}
+    assert row["probes"] == [told]
+    log = decision_log.from_table(rows, ONE_NUMBER, cluster_by="decision")
+    revealed = log.revealed()
+    assert [log.destination.values[log.destination.codes[at]] for at in revealed.row] == ["bank", "card"]
+    assert revealed.success.tolist() == [0.0, 0.0]
+    assert revealed.latency_ms.tolist() == [100.0, 8.0]
+    assert np.isnan(revealed.probability).tolist() == [False, True]
+
+
+def test_probes_of_candidates_that_were_not_eligible_are_not_learned_from(
+    store: Warehouse, tiny: Configuration
+) -> None:
+    masked = {"excluded": {"card": "residency"}, "mixture": (0.0, 1.0), "propensity": 1.0}
+    decision = _decision(1, at=BEGIN, **VECTORS, **masked)
+    _merge(store, tiny, [decision, _outcome(decision, 1), _outcome(decision, 1, served="card", probe=True)])
+    rows = history.training_rows(store, "orders", objective=Objective(), feature_set="f1", as_of=NOW).table
+    log = decision_log.from_table(rows, ONE_NUMBER, cluster_by="decision")
+    assert len(log.revealed().row) == 1
 
 
 def test_training_leaves_out_what_may_not_be_learned_from_and_counts_it(store: Warehouse, tiny: Configuration) -> None:

@@ -53,6 +53,7 @@ def window(
         success=(rng.uniform(size=n) < chance).astype(np.float64),
         latency_ms=nothing,
         cost_usd=nothing,
+        timed_out=np.zeros(n, np.bool_),
         numbers=np.column_stack([amount, load, np.full(n_rows, hour)]),
         categories=[CategoryColumn(country, ("NO", "SE", "DK", "FI"))],
         destination=CategoryColumn(np.tile(np.arange(N_CANDIDATES), n), ("a", "b", "c")),

@@ -1,0 +1,194 @@
+"""Measures what learning costs beside bare LightGBM: ``python -m benchmarks.train``; its last line is JSON.
+
+The product's way (read the log, choose a form, fit, calibrate, evaluate on the holdout) and the same boosters fitted by
+hand on the same matrix, already in memory, run in turn in processes of their own, so that peak memory is each one's.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks import train_log
+from features import training_log
+from features.config import Stream
+from features.snapshot import Snapshot
+from models import boosting, comparison, fit, router
+from models.booster import Booster
+from models.examples import Examples
+from models.fit import Subject
+from models.heads import Material
+from scenarios.flights.configuration import STREAM
+
+_KIB = 1024  # the unit in which Linux tells the peak
+MATRIX_FILE, SAID_FILE = "matrix.npy", "said.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark, or one of its two sides in a process of its own, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="*", default=[250_000, 1_000_000], help="decisions in the log")
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each side; the median counts")
+    parser.add_argument("--data", type=Path, help="not used: the flights come from a package")
+    parser.add_argument("--side", nargs=3, metavar=("NAME", "FOLDER", "AS_OF"), help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.side:
+        name, folder, as_of = given.side
+        print(json.dumps(SIDES[name](Path(folder), datetime.fromisoformat(as_of))))
+        return 0
+    with tempfile.TemporaryDirectory() as scratch, Progress(console=Console(stderr=True), transient=True) as progress:
+        measured = dict(_measure(Path(scratch), given.rows, given.repeats, progress))
+    Console(width=150).print(_table(measured))
+    print(json.dumps({"rows": {str(n): each for n, each in measured.items()}, "seed": 0, **_versions()}))
+    return 0
+
+
+def learn(folder: Path, as_of: datetime) -> dict[str, Any]:
+    """Read, choose, fit, calibrate and evaluate as the retraining flow does; return seconds by stage and the peak."""
+    configured = train_log.configured().streams[STREAM]
+    before, seconds, watch = _peak_bytes(), {}, time.perf_counter()
+
+    def lap(stage: str) -> None:
+        nonlocal watch
+        seconds[stage], watch = time.perf_counter() - watch, time.perf_counter()
+
+    source = Snapshot(folder)
+    rows = training_log.read_plain(source, STREAM, configured, as_of=as_of)
+    log = training_log.read(source, STREAM, configured, rows, as_of=as_of)
+    lap("features")
+    made = fit.learn(log.training, configured.features, folder / "router", _subject(configured), sample=log.sample)
+    lap("fit")
+    comparison.compare(log.holdout, made, None)
+    lap("evaluation")
+    return {"seconds": seconds, "bytes": _peak_bytes() - before, "n_examples": made.card.trained["n_examples"]}
+
+
+def bare(folder: Path, _: datetime) -> dict[str, Any]:
+    """Fit the boosters that the product chose, with LightGBM alone, on its matrix."""
+    configured = train_log.configured().streams[STREAM]
+    card = router.read_card(folder / "router")
+    labels = np.load(folder / "labels.npy")
+    before, watch = _peak_bytes(), time.perf_counter()
+    matrix = np.load(folder / MATRIX_FILE)
+    loaded, n_numbers = time.perf_counter(), len(card.numbers)
+    for name, target in zip(card.heads, labels, strict=True):
+        booster = Booster.load(folder / "router" / card.heads[name].files[0])
+        parameters = boosting.parameters(name, configured.training, seed=0)
+        data = lightgbm.Dataset(
+            matrix, target, categorical_feature=list(range(n_numbers, matrix.shape[1])), params=parameters
+        )
+        lightgbm.train(parameters, data, num_boost_round=booster.n_trees)
+        for code, files in enumerate(card.heads[name].own.values()):
+            mine = matrix[:, n_numbers] == code
+            n_trees = Booster.load(folder / "router" / files[0]).n_trees
+            lightgbm.train(parameters, lightgbm.Dataset(matrix[mine], target[mine]), num_boost_round=n_trees)
+    seconds = {"load": loaded - watch, "fit": time.perf_counter() - loaded}
+    return {"seconds": seconds, "bytes": _peak_bytes() - before, "matrix_bytes": matrix.nbytes}
+
+
+def keep_matrix(folder: Path, as_of: datetime) -> dict[str, Any]:
+    """Write the matrix and labels on which both sides fit."""
+    configured = train_log.configured().streams[STREAM]
+    source = Snapshot(folder)
+    rows = training_log.read_plain(source, STREAM, configured, as_of=as_of)
+    log = training_log.read(source, STREAM, configured, rows, as_of=as_of).training
+    material = Material.of(Examples.of(log, configured.features), configured.objective, configured.training)
+    np.save(folder / MATRIX_FILE, material.matrix)
+    np.save(folder / "labels.npy", np.stack(list(material.labels.values())))
+    return {"heads": list(material.labels)}
+
+
+SIDES = {"learn": learn, "bare": bare, "keep": keep_matrix}
+
+
+def _subject(configured: Stream) -> Subject:
+    return Subject(
+        stream=STREAM,
+        feature_set=configured.features.version,
+        objective=configured.objective,
+        destinations=configured.destinations,
+        settings=configured.training,
+        trained={},
+    )
+
+
+def _measure(
+    scratch: Path, sizes: Sequence[int], repeats: int, progress: Progress
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    bar = progress.add_task("deciding flights", total=130_000)
+    year = train_log.write_year(scratch / "year", on_progress=lambda n: progress.advance(bar, n))
+    steps = progress.add_task("learning", total=len(sizes) * (1 + 2 * repeats))
+    for n in sizes:
+        folder = scratch / str(n)
+        _, as_of = train_log.repeat(year, folder, n)
+        _run("keep", folder, as_of)
+        progress.advance(steps)
+        sides: dict[str, list[dict[str, Any]]] = {"learn": [], "bare": []}
+        for _ in range(repeats):
+            for side, runs in sides.items():
+                runs.append(_run(side, folder, as_of))
+                progress.advance(steps)
+        yield n, _summary(sides)
+
+
+def _run(side: str, folder: Path, as_of: datetime) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.train", "--side", side, str(folder), as_of.isoformat()]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - our own module
+    told: dict[str, Any] = msgspec.json.decode(said.splitlines()[-1])
+    return told
+
+
+def _summary(sides: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    stages = sides["learn"][0]["seconds"]
+    seconds = {stage: float(np.median([run["seconds"][stage] for run in sides["learn"]])) for stage in stages}
+    alone = float(np.median([run["seconds"]["fit"] for run in sides["bare"]]))
+    matrix = sides["bare"][0]["matrix_bytes"]
+    return {
+        "overhead": round(sum(seconds.values()) / alone - 1.0, 4),
+        "memory_ratio": round(max(run["bytes"] for run in sides["learn"]) / matrix, 3),
+        "seconds": round(sum(seconds.values()), 2),
+        "stages": {stage: round(each, 2) for stage, each in seconds.items()},
+        "bare_seconds": round(alone, 2),
+        "bare_memory_ratio": round(max(run["bytes"] for run in sides["bare"]) / matrix, 3),
+        "matrix_mb": round(matrix / 1e6, 1),
+        "n_examples": sides["learn"][0]["n_examples"],
+    }
+
+
+def _table(measured: Mapping[int, Mapping[str, Any]]) -> Table:
+    caption = ", ".join(f"{name} {version}" for name, version in _versions().items())
+    table = Table(title="Learning beside bare LightGBM on the same matrix", caption=f"{caption}; seed 0")
+    for heading in ("decisions", "features s", "fit s", "evaluation s", "bare s", "overhead", "memory", "bare memory"):
+        table.add_column(heading, justify="right")
+    for n, each in measured.items():
+        stages = [f"{each['stages'][name]:.1f}" for name in ("features", "fit", "evaluation")]
+        ratios = [f"{each['memory_ratio']:.2f} x", f"{each['bare_memory_ratio']:.2f} x"]
+        table.add_row(f"{n:,}", *stages, f"{each['bare_seconds']:.1f}", f"{each['overhead']:.0%}", *ratios)
+    return table
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "lightgbm": lightgbm.__version__, "numpy": np.__version__}
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""Chooses the form of a router on decisions it has not seen: how many rounds, whose boosters, and how its words are scaled.
+
+The log is cut into folds of whole clusters; every fold is predicted by heads fitted on the others. Rounds are those of
+the least loss on the revealed outcomes. Forms are compared by what their greedy choice would have earned:
+
+    value = mean over decisions of  sum over a of pi(a) q(a) + sum over revealed a of pi(a) / p(a) * (r(a) - q(a))
+
+pi is the form's choice, q one reward model for all forms (the mean of both parts, out of fold), p(a) the probability
+with which a's outcome was to be revealed: doubly robust (Dudik, Langford and Li, 2011) where one is revealed, and exact
+where all are. Probes of unlogged probability are fitted on and not counted here. When it misleads: forms are few and
+close, so the value of the chosen one is a little too good; the offline gate judges the bytes on a later slice.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.config import FormName, Training
+from features.decision_log import DecisionLog
+from features.objective import Objective
+from features.vector import FeatureDefinitions
+from models import calibration, durations, examples, intervals, logged, policy
+from models.calibration import Scaling
+from models.encoding import Encoder
+from models.examples import Examples, TrainingRefusedError
+from models.heads import FittedHead, Material, Rounds, destination_codes, promised_ms
+from models.router import Contest, Contestant, HeadName
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+OWN_SHARES: dict[FormName, float] = {"pooled": 0.0, "own": 1.0, "blend": 0.5}
+ROUND_SHARES = (0.25, 0.5, 1.0)  # of the configured rounds: fitted once, tried at each
+CONFIDENCE = 0.95
+MIN_EFFECTIVE_SIZE = 50.0  # below, a log says nothing of a form's choices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How a router is to be fitted; ``rounds`` by head, ``residuals`` those of the log-latency, from rows not fitted on."""
+
+    own_share: float = 0.0
+    rounds: dict[HeadName, Rounds] = field(default_factory=dict)
+    scaling: Scaling | None = None
+    residuals: tuple[float, ...] = ()
+    contest: Contest | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossed:
+    """What heads that had not seen a decision predict of its rows: per head, float64[n_rounds, n_rows].
+
+    ``own`` is the word of each row's own boosters, or that of the pooled ones where its destination has none.
+    """
+
+    pooled: dict[HeadName, Floats]
+    own: dict[HeadName, Floats]
+
+
+def hold(log: DecisionLog, features: FeatureDefinitions, objective: Objective, settings: Training) -> Choice:
+    """Let the forms of ``settings`` compete on ``log``, and return how to fit.
+
+    A log that cannot tell (too small, no propensities, no overlap) chooses the first form, and the reason is kept.
+    """
+    try:
+        crossed = cross_fit(log, features, objective, settings)
+    except (TrainingRefusedError, ValueError) as error:
+        return Choice(
+            own_share=OWN_SHARES[settings.forms[0]],
+            contest=Contest(chosen=settings.forms[0], n_decisions=log.n_decisions, refusal=str(error)),
+        )
+    return choose(crossed, log, objective, settings)
+
+
+def tried_rounds(settings: Training) -> list[int]:
+    """Return the numbers of rounds that are tried, rising."""
+    return sorted({max(1, round(share * settings.rounds)) for share in ROUND_SHARES})
+
+
+def cross_fit(log: DecisionLog, features: FeatureDefinitions, objective: Objective, settings: Training) -> Crossed:
+    """Predict every row of ``log`` by heads fitted on the other folds; raises as fitting and `logged.folds` do."""
+    revealed = log.revealed()
+    material = Material.of(Examples.of(log, features), objective, settings)
+    fold = logged.folds(log.cluster, settings.contest_folds, settings.seed)
+    rows = Encoder(material.orders).columns(log.numbers, log.categories)
+    shape = (len(tried_rounds(settings)), len(rows))
+    crossed = Crossed(
+        pooled={name: np.empty(shape) for name in material.labels},
+        own={name: np.empty(shape) for name in material.labels},
+    )
+    for number in range(settings.contest_folds):
+        learn = np.flatnonzero(fold[log.decision[revealed.row]] != number)
+        held_out = np.flatnonzero(fold[log.decision] == number)
+        for name in material.labels:
+            fitted = material.fit(
+                name, learn, Rounds(pooled=settings.rounds, own=settings.rounds), own=_wants_own(settings)
+            )
+            _fill(crossed, name, fitted, rows[held_out], held_out, features, material)
+    return crossed
+
+
+def _wants_own(settings: Training) -> bool:
+    return any(OWN_SHARES[form] for form in settings.forms)
+
+
+def _fill(
+    crossed: Crossed,
+    name: HeadName,
+    fitted: FittedHead,
+    matrix: Floats,
+    at: Integers,
+    features: FeatureDefinitions,
+    material: Material,
+) -> None:
+    settings, numbers = material.settings, tuple(features.numbers)
+    promised = promised_ms(matrix, numbers, settings.latency_offset) if name == "latency_ms" else 0.0
+    destination = destination_codes(matrix, numbers, material.orders, material.destination_column)
+    for place, rounds in enumerate(tried_rounds(settings)):
+        pooled, own = fitted.predict(matrix, destination, rounds, settings.threads)
+        crossed.pooled[name][place, at] = np.clip(pooled + promised, fitted.low, fitted.high)
+        crossed.own[name][place, at] = np.clip(own + promised, fitted.low, fitted.high)
+
+
+def choose(crossed: Crossed, log: DecisionLog, objective: Objective, settings: Training) -> Choice:
+    """Return the best rounds of every head, and the form whose choices earn most."""
+    rounds, best = {}, Crossed(pooled={}, own={})
+    for name in crossed.pooled:
+        pooled, own = (_least_loss(name, part[name], log) for part in (crossed.pooled, crossed.own))
+        rounds[name] = Rounds(pooled=tried_rounds(settings)[pooled], own=tried_rounds(settings)[own])
+        best.pooled[name], best.own[name] = crossed.pooled[name][[pooled]], crossed.own[name][[own]]
+    scaled = {form: _scale(best, OWN_SHARES[form], log, objective) for form in settings.forms}
+    q = objective.clip(np.mean([each.value for each in scaled.values()], axis=0))
+    earned, refusal = _earnings({form: each.value for form, each in scaled.items()}, q, log, objective)
+    chosen = _simplest_best(earned, log) if earned else settings.forms[0]
+    return Choice(
+        own_share=OWN_SHARES[chosen],
+        rounds=rounds,
+        scaling=scaled[chosen].scaling,
+        residuals=scaled[chosen].residuals,
+        contest=Contest(chosen=chosen, n_decisions=log.n_decisions, forms=_tell(earned, log), refusal=refusal),
+    )
+
+
+def _least_loss(name: HeadName, predicted: Floats, log: DecisionLog) -> int:
+    """Return which of the tried rounds has the least loss on the revealed outcomes."""
+    losses = [_loss(name, each, log) for each in predicted]
+    return int(np.argmin(losses))
+
+
+def _loss(name: HeadName, predicted: Floats, log: DecisionLog) -> float:
+    revealed = log.revealed()
+    said = predicted[revealed.row]
+    if name == "success_probability":
+        known = ~np.isnan(revealed.success)
+        return calibration.log_loss(said[known], revealed.success[known])
+    if name == "log_latency":
+        residual = _residual(said, revealed.latency_ms)
+        short = revealed.timed_out & (residual < 0.0)  # a timeout that was expected to last longer is no error
+        return float(np.nanmean(np.square(np.where(short, 0.0, residual))))
+    observed = revealed.latency_ms if name == "latency_ms" else revealed.cost_usd
+    return float(np.nanmean(np.square(observed - said)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scaled:
+    """A form's value of every row, float64[n_rows], and the calibration that it was made with."""
+
+    value: Floats
+    scaling: Scaling | None
+    residuals: tuple[float, ...]
+
+
+def _scale(best: Crossed, own_share: float, log: DecisionLog, objective: Objective) -> _Scaled:
+    heads = {name: (1.0 - own_share) * best.pooled[name][0] + own_share * best.own[name][0] for name in best.pooled}
+    n_rows = int(log.offsets[-1])
+    success, scaling, over_sla = heads.get("success_probability", np.zeros(n_rows)), None, None
+    residuals: tuple[float, ...] = ()
+    if "success_probability" in heads:
+        scaling = fit_scaling(success, log)
+        success = success if scaling is None else scaling.apply(success)
+    if "log_latency" in heads:
+        residuals = fit_residuals(heads["log_latency"], log)
+        if objective.sla_latency_ms is not None:
+            limit = float(np.log(objective.sla_latency_ms))
+            over_sla = durations.exceedance(limit, heads["log_latency"], np.array(residuals))
+    value = objective.value(
+        success=success,
+        latency_ms=heads.get("latency_ms", np.zeros(n_rows)),
+        cost_usd=heads.get("cost_usd", np.zeros(n_rows)),
+        over_sla=over_sla,
+    )
+    return _Scaled(value=value, scaling=scaling, residuals=residuals)
+
+
+def fit_scaling(predicted: Floats, log: DecisionLog) -> Scaling | None:
+    """Return the scaling of success probabilities, float64[n_rows], that the revealed outcomes of ``log`` ask for."""
+    revealed = log.revealed()
+    known = ~np.isnan(revealed.success)
+    return calibration.fit(predicted[revealed.row][known], revealed.success[known])
+
+
+def fit_residuals(log_latency: Floats, log: DecisionLog) -> tuple[float, ...]:
+    """Return the quantiles, at `durations.LEVELS`, of what predicted logarithms (float64[n_rows]) leave unexplained."""
+    revealed = log.revealed()
+    residual = _residual(log_latency[revealed.row], revealed.latency_ms)
+    known = ~np.isnan(residual)
+    return tuple(durations.quantiles(residual[known], revealed.timed_out[known]).tolist())
+
+
+def _residual(log_latency: Floats, latency_ms: Floats) -> Floats:
+    return np.asarray(np.log(np.maximum(latency_ms, examples.SHORTEST_MS)) - log_latency)
+
+
+def _earnings(
+    values: dict[FormName, Floats], q: Floats, log: DecisionLog, objective: Objective
+) -> tuple[dict[FormName, Floats], str]:
+    """Return what each form's greedy choice would have earned of every decision, float64[n], or why ``log`` cannot tell."""
+    revealed = log.revealed()
+    revealed = revealed.take(~np.isnan(revealed.probability))
+    reward = objective.clip(
+        objective.value(
+            success=revealed.success,
+            latency_ms=revealed.latency_ms,
+            cost_usd=np.nan_to_num(revealed.cost_usd),
+        )
+    )
+    decision, earned = log.decision, {}
+    for form, value in values.items():
+        share = policy.greedy_log(value, log.offsets)
+        weight = share[revealed.row] / revealed.probability
+        if (size := _effective_size(weight)) < MIN_EFFECTIVE_SIZE:
+            return {}, f"the log speaks of form {form!r} with the weight of {size:.1f} decisions"
+        explained = np.bincount(decision, weights=share * q, minlength=log.n_decisions)
+        surprise = np.bincount(
+            decision[revealed.row], weights=weight * (reward - q[revealed.row]), minlength=log.n_decisions
+        )
+        earned[form] = np.asarray(explained + surprise)
+    return earned, ""
+
+
+def _simplest_best(earned: dict[FormName, Floats], log: DecisionLog) -> FormName:
+    """Return the form that earns most; a later one must beat the one before it by a standard error of the difference."""
+    chosen, *others = earned
+    for form in others:
+        gain = intervals.mean_interval(earned[form] - earned[chosen], log.cluster, CONFIDENCE)
+        if gain.value > gain.standard_error:
+            chosen = form
+    return chosen
+
+
+def _tell(earned: dict[FormName, Floats], log: DecisionLog) -> dict[str, Contestant]:
+    told = {form: intervals.mean_interval(each, log.cluster, CONFIDENCE) for form, each in earned.items()}
+    return {form: Contestant(value=each.value, low=each.low, high=each.high) for form, each in told.items()}
+
+
+def _effective_size(weight: Floats) -> float:
+    square = float(np.square(weight).sum())
+    return float(weight.sum()) ** 2 / square if square else 0.0

@@ -1,0 +1,106 @@
+"""The log read window by window is the log read at once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from features import decision_log, history, ingestion, training_log
+from features.config import Configuration
+from features.decision_log import DecisionLog
+from features.records import Decision, Outcome
+from features.training_log import TrainingLog
+from features.warehouse import Warehouse
+
+Play = Callable[..., list[tuple[Decision, Outcome]]]
+N_DECISIONS = 700
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory, tiny: Configuration, play: Play) -> tuple[Warehouse, Outcome]:
+    """Orders with outcomes, every third with a probe of the other destination."""
+    home = tmp_path_factory.mktemp("stored")
+    told = play(tiny, N_DECISIONS)
+    records: list[Decision | Outcome] = [record for pair in told for record in pair]
+    for decision, outcome in told[::3]:
+        other = "bank" if decision.assigned == "card" else "card"
+        records.append(msgspec.structs.replace(outcome, served=other, probe=True, success=True))
+    (home / "records.jsonl").write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
+    warehouse = Warehouse(home / "warehouse.duckdb")
+    ingestion.ingest(warehouse, [home], tiny, now=told[-1][1].observed_at)
+    return warehouse, told[-1][1]
+
+
+def read(stored: tuple[Warehouse, Outcome], tiny: Configuration) -> TrainingLog:
+    warehouse, last = stored
+    orders, at = tiny.streams["orders"], last.observed_at
+    rows = training_log.read_plain(warehouse, "orders", orders, as_of=at)
+    assert not {"numbers", "categories", "policies"} & set(rows.table.column_names)
+    return training_log.read(warehouse, "orders", orders, rows, as_of=at)
+
+
+def whole(stored: tuple[Warehouse, Outcome], tiny: Configuration) -> DecisionLog:
+    warehouse, last = stored
+    orders = tiny.streams["orders"]
+    table = history.training_rows(
+        warehouse,
+        "orders",
+        objective=orders.objective,
+        feature_set=orders.features.version,
+        as_of=last.observed_at,
+    ).table
+    return decision_log.from_table(table, orders.features, cluster_by=orders.cluster)
+
+
+def same(found: DecisionLog, expected: DecisionLog) -> None:
+    for name in ("decision_id", "decided_at", "cluster", "offsets", "chosen", "propensity", "reward", "timed_out"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+    np.testing.assert_array_equal(found.numbers, expected.numbers)
+    for mine, other in zip([*found.categories, found.destination], [*expected.categories, expected.destination]):  # noqa: B905 - one length
+        assert [mine.values[c] for c in mine.codes] == [other.values[c] for c in other.codes]
+    np.testing.assert_array_equal(found.policies["static"], expected.policies["static"])
+    np.testing.assert_array_equal(found.revealed().row, expected.revealed().row)
+    np.testing.assert_array_equal(found.revealed().success, expected.revealed().success)
+
+
+@pytest.mark.parametrize("window", [37, 1_000_000])
+def test_windows_change_nothing(
+    stored: tuple[Warehouse, Outcome], tiny: Configuration, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    monkeypatch.setattr(training_log, "WINDOW_DECISIONS", window)
+    found = read(stored, tiny)
+    early, late = whole(stored, tiny).split(tiny.streams["orders"].training.holdout_share)
+    same(found.holdout, late)
+    same(found.sample, early)
+    same(found.training, early.revealed_alone())
+
+
+def test_the_revealed_alone_are_the_rows_that_a_fit_reads(
+    stored: tuple[Warehouse, Outcome], tiny: Configuration
+) -> None:
+    log = whole(stored, tiny)
+    alone, revealed = log.revealed_alone(), log.revealed()
+    assert len(alone.numbers) == N_DECISIONS + len(range(0, N_DECISIONS, 3))
+    np.testing.assert_array_equal(alone.numbers[alone.revealed().row], log.numbers[revealed.row])
+    np.testing.assert_array_equal(alone.decision[alone.chosen], np.arange(N_DECISIONS))
+
+
+def test_a_long_log_gives_a_sample_of_whole_clusters(stored: tuple[Warehouse, Outcome], tiny: Configuration) -> None:
+    warehouse, last = stored
+    orders = tiny.streams["orders"]
+    short = msgspec.structs.replace(orders, training=msgspec.structs.replace(orders.training, contest_decisions=50))
+    rows = training_log.read_plain(warehouse, "orders", short, as_of=last.observed_at)
+    log = training_log.read(warehouse, "orders", short, rows, as_of=last.observed_at)
+    assert log.sample.n_decisions == 50
+    assert set(log.sample.decision_id) < set(log.training.decision_id)
+    assert not set(log.sample.decision_id) & set(log.holdout.decision_id)
+    assert (np.diff(log.sample.offsets) == 2).all()
+
+
+def test_an_empty_log_is_refused(tmp_path: Path, tiny: Configuration, stored: tuple[Warehouse, Outcome]) -> None:
+    empty, orders, at = Warehouse(tmp_path / "empty.duckdb"), tiny.streams["orders"], stored[1].observed_at
+    rows = training_log.read_plain(empty, "orders", orders, as_of=at)
+    with pytest.raises(ValueError, match="no closed decisions"):
+        training_log.read(empty, "orders", orders, rows, as_of=at)
