@@ -120,7 +120,9 @@ class Training(Part, frozen=True, kw_only=True):
     ``n_boosters`` are fitted per head on different seeds and averaged. ``latency_offset`` names the number feature that
     carries the latency a candidate promises, in minutes: the latency head then learns what comes on top of it.
     ``max_weight`` clips the inverse-propensity weights; at 1 every outcome weighs the same. ``holdout_share`` of the
-    log's time, its latest part, is kept from the fit and judges the candidate.
+    log's time, its latest part, is kept from the fit and judges the candidate. ``known_later`` lists what becomes known
+    only after a decision (``event.x``): no feature may read it. ``leakage_allowed`` lists columns that may tell the
+    outcome as well as they do, such as a promised time.
     """
 
     min_decisions: PositiveInt = 1_000
@@ -144,6 +146,32 @@ class Training(Part, frozen=True, kw_only=True):
     latency_offset: str | None = None
     seed: int = 0
     threads: PositiveInt = 2
+    known_later: tuple[str, ...] = ()
+    leakage_allowed: tuple[str, ...] = ()
+
+
+class Drift(Part, frozen=True, kw_only=True):
+    """When the world of a stream has moved away from the one its champion learned, so that the router is fitted anew.
+
+    What was decided within the last ``window_hours``, and after the champion's training, is compared with the training
+    window; either must hold ``min_decisions`` in ``min_clusters``. A feature drifts above ``psi`` (.25 is the usual word
+    for a major change; Siddiqi, 2006), calibration where predicted and observed success certainly differ by more than
+    ``calibration_gap``; ``alpha`` is the chance of a false alarm per look, over all features and over calibration each.
+    ``ignored`` columns move by nature (the average of a month, say, in a window of four weeks). Within
+    ``cooldown_hours`` of a retraining drift is said but nothing is fitted. ``max_decisions`` of each window are read,
+    drawn by a hash.
+    """
+
+    enabled: bool = True
+    window_hours: Annotated[float, Meta(gt=0.0)] = 672.0
+    min_decisions: Annotated[int, Meta(ge=100)] = 500
+    min_clusters: Annotated[int, Meta(ge=10)] = 10
+    max_decisions: PositiveInt = 20_000
+    psi: Annotated[float, Meta(gt=0.0)] = 0.25
+    calibration_gap: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.05
+    alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.01
+    cooldown_hours: Annotated[float, Meta(ge=0.0)] = 168.0
+    ignored: tuple[str, ...] = ()
 
 
 class Stream(Part, frozen=True, kw_only=True):
@@ -161,6 +189,7 @@ class Stream(Part, frozen=True, kw_only=True):
     exploration: Exploration = Exploration()
     gate: Gate = Gate()
     training: Training = Training()
+    drift: Drift = Drift()
     mode: Mode = "off"
     refusal: str | None = None
     text_field: str | None = None
@@ -212,6 +241,17 @@ class Configuration(Part, frozen=True, kw_only=True):
         for key, route in stream.static.routes.items():
             for destination in route:
                 self._known(destination, f"streams.{name}.static.routes.{key}")
+        listed = {"training.leakage_allowed": stream.training.leakage_allowed, "drift.ignored": stream.drift.ignored}
+        for field, columns in listed.items():
+            for column in columns:
+                if column not in stream.features.numbers | stream.features.categories:
+                    raise ValueError(f"streams.{name}.{field}: {column!r} is no feature of the stream")
+        for known in stream.training.known_later:
+            space, _, attribute = known.partition(".")
+            if space not in ("event", "candidate", "state") or not attribute:
+                raise ValueError(
+                    f"streams.{name}.training.known_later: {known!r} is not event.x, candidate.x or state.x"
+                )
 
     def _known(self, destination: str, field: str) -> None:
         if destination not in self.destinations:

@@ -50,6 +50,7 @@ def rewards(
     since: datetime | None = None,
     until: datetime | None = None,
     names: Sequence[str] = (),
+    one_in: int = 1,
 ) -> pa.Table:
     """Return every decision of ``stream`` made in [``since``, ``until``), with its reward as known at ``as_of``.
 
@@ -64,9 +65,9 @@ def rewards(
     from ``observed_at`` on, whenever it was ingested, so that logs of the past can be replayed.
 
     Decisions whose outcomes come fast close before slower ones of the same age: end ``until`` one window before
-    ``as_of`` where that would bias.
+    ``as_of`` where that would bias. Of every ``one_in`` decisions one is returned, drawn by a hash of its id.
     """
-    parameters = {"stream": stream, "as_of": as_of, "since": since, "until": until}
+    parameters = {"stream": stream, "as_of": as_of, "since": since, "until": until, "one_in": one_in}
     window_us = int(objective.window_minutes * _US_PER_MINUTE)
     with source.transaction() as session:
         table = session.query("rewards", columns=names, window_us=window_us, **parameters)
@@ -84,13 +85,16 @@ def training_rows(
     since: datetime | None = None,
     until: datetime | None = None,
     names: Sequence[str] = (),
+    one_in: int = 1,
 ) -> TrainingRows:
     """Return the rows of `rewards` that may be trained on, of its columns ``names`` where some are named.
 
     Left out, each counted under the first reason that applies: ``open``, ``lost`` and ``censored`` ones,
     ``not_explored`` (an override decided), and ``other_feature_set`` (vectors that cannot be compared).
     """
-    table = rewards(source, stream, objective=objective, as_of=as_of, since=since, until=until, names=names)
+    table = rewards(
+        source, stream, objective=objective, as_of=as_of, since=since, until=until, names=names, one_in=one_in
+    )
     reason = pc.case_when(
         pc.make_struct(
             pc.invert(pc.is_in(table["status"], pa.array(TRAINABLE))),
@@ -103,6 +107,15 @@ def training_rows(
     )
     left_out = {count["values"]: count["counts"] for count in pc.value_counts(reason.drop_null()).to_pylist()}
     return TrainingRows(table=table.filter(pc.is_null(reason)), left_out=left_out)
+
+
+def count_decisions(
+    source: Source, stream: str, *, since: datetime | None = None, until: datetime | None = None
+) -> int:
+    """Count the decisions of ``stream`` made in [``since``, ``until``)."""
+    with source.transaction() as session:
+        table = session.query("n_decisions", stream=stream, since=since, until=until)
+    return int(table["n_decisions"][0].as_py())
 
 
 def decision(source: Source, decision_id: str) -> Decision | None:

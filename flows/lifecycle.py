@@ -9,12 +9,13 @@ from flows.forecast import forecast
 from flows.ingest import ingest
 from flows.promote import promote, release
 from flows.publishing import publish
+from flows.watch import watch
 from flows.wiring import wire
 
 
 @flow(name="lifecycle")
 def lifecycle(as_of: str | None = None) -> dict[str, Any]:
-    """Ingest the spool, take the next step of every stream's promotion, and keep the released forecast fresh.
+    """Ingest the spool, take the next step of every promotion, keep the released forecast fresh, retrain where drift asks.
 
     Returns each step's state. Every step may be repeated, so a round that was killed is made up for by the next.
     """
@@ -25,4 +26,6 @@ def lifecycle(as_of: str | None = None) -> dict[str, Any]:
     if configuration.forecast is not None:
         steps["release forecaster"] = release(FORECASTER, as_of)["state"]
         steps["forecast"] = forecast(as_of, refresh=True)["state"]
+    for stream in configuration.streams:  # last: a fit is slow and may fail, the steps above must not wait for it
+        steps[f"watch {stream}"] = watch(stream, as_of)["state"]
     return publish("lifecycle", {"state": "done", **steps})

@@ -8,7 +8,7 @@ import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from features import training_log
+from features import known_at, sources, training_log
 from features.decision_log import DecisionLog
 from features.history import TrainingRows
 from features.warehouse import Source
@@ -22,8 +22,9 @@ from models.mlmodel import Interface
 from models.registered import unverified
 from models.releases import bundle
 from models.router import Router
-from validation import batch, gate
+from validation import batch, gate, leakage
 from validation.batch import BatchVerdict
+from validation.leakage import LeakageVerdict, Screened
 from validation.trust import STATIC, Approval
 
 CANDIDATE_MODEL = "router-candidate"
@@ -50,6 +51,21 @@ def validate_rows(wired: Wiring, stream: str, rows: TrainingRows) -> BatchVerdic
     configured = wired.configuration.streams[stream]
     expectations = batch.Expectations(min_rows=configured.training.min_decisions, destinations=configured.destinations)
     return batch.judge(rows, expectations, docs_folder=wired.settings.data_docs_path)
+
+
+def screen_rows(wired: Wiring, stream: str, source: Source, rows: TrainingRows) -> LeakageVerdict:
+    """Return whether any feature knows what came after its decision; a sample of the log bears the screen."""
+    configured = wired.configuration.streams[stream]
+    features, training = configured.features, configured.training
+    sample = training_log.read_sample(
+        source, stream, configured, rows, as_of=wired.now, max_decisions=leakage.DEFAULT_LIMITS.max_rows
+    )
+    return leakage.judge(
+        Screened.of(sample, features),
+        known_at=known_at.read(source, stream, rows.table, features),
+        known_later=sources.columns_reading(features, training.known_later),
+        allowed={*training.leakage_allowed, *sources.innocent_columns(features), training.latency_offset},
+    )
 
 
 def fit_candidate(wired: Wiring, stream: str, source: Source, rows: TrainingRows) -> Candidate:
@@ -142,6 +158,7 @@ def interface_of(candidate: Candidate) -> Interface:
 
 _read = task(cache_policy=NO_CACHE)(read_rows)
 _validate = task(cache_policy=NO_CACHE)(validate_rows)
+_screen = task(cache_policy=NO_CACHE)(screen_rows)
 _fit = task(cache_policy=NO_CACHE)(fit_candidate)
 _compare = task(cache_policy=NO_CACHE)(compare_candidate)
 _register = task(retries=3, retry_delay_seconds=10, cache_policy=NO_CACHE)(register_candidate)
@@ -166,6 +183,9 @@ def retrain(stream: str, as_of: str | None = None) -> dict[str, Any]:
     quality = _validate(wired, stream, rows)
     if quality.state != "passed":
         return publish("retrain", {"state": "skipped", "stream": stream, "reasons": quality.failures})
+    screened = _screen(wired, stream, source, rows)
+    if screened.state != "passed":
+        return publish("retrain", {"state": "skipped", "stream": stream, "reasons": screened.reasons})
     candidate = _fit(wired, stream, source, rows)
     compared = _compare(wired, stream, candidate)
     verdict = gate.judge(compared, wired.configuration.streams[stream].gate)

@@ -27,6 +27,11 @@ class Settings(Home):
         return self.home / "snapshots"
 
     @property
+    def watch_path(self) -> Path:
+        """When drift last led to a retraining, a file per stream."""
+        return self.home / "watch"
+
+    @property
     def data_docs_path(self) -> Path:
         """Great Expectations' pages."""
         return self.home / "data_docs"

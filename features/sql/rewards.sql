@@ -8,6 +8,7 @@ WITH decided AS (
         AND decided_at <= $as_of::TIMESTAMPTZ
         AND ($since::TIMESTAMPTZ IS NULL OR decided_at >= $since::TIMESTAMPTZ)
         AND ($until::TIMESTAMPTZ IS NULL OR decided_at < $until::TIMESTAMPTZ)
+        AND ($one_in::UBIGINT = 1 OR hash(decision_id) % $one_in::UBIGINT = 0)
 ),
 told AS (
     SELECT outcomes.*, assigned

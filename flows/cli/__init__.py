@@ -15,6 +15,7 @@ _COMMANDS = {  # in the order in which the help shows them
     "status": ("flows.cli.running:status", "Show what runs, what is released, and what is wrong."),
     "ingest": ("flows.cli.learning:ingest", "Take decisions and outcomes into the warehouse."),
     "retrain": ("flows.cli.learning:retrain", "Fit, judge and register a router."),
+    "drift": ("flows.cli.watching:drift", "Show how far a stream's world has moved from what its champion learned."),
     "forecast": ("flows.cli.learning:forecast", "Fit, judge and register a demand forecaster, or forecast anew."),
     "promote": ("flows.cli.releasing:promote", "Take the next step of a promotion."),
     "lifecycle": ("flows.cli.learning:lifecycle", "Run one round of everything that goes by itself."),

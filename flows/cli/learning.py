@@ -87,7 +87,7 @@ def forecast(*, refresh: bool = False, as_of: str | None = None, dry_run: bool =
 
 
 def lifecycle(*, as_of: str | None = None, dry_run: bool = False, as_json: Json = False) -> int:
-    """Ingest, take the next step of every promotion, and keep the released forecast fresh.
+    """Ingest, take the next step of every promotion, keep the released forecast fresh, retrain where drift asks for it.
 
     Parameters
     ----------

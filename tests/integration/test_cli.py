@@ -15,7 +15,7 @@ import pytest
 from flows import cli, components, settings
 from flows.cli import telling
 
-NOTHING_TO_CHANGE = {"serve", "status", "history", "verify"}
+NOTHING_TO_CHANGE = {"serve", "status", "history", "verify", "drift"}
 
 
 @pytest.fixture(autouse=True)

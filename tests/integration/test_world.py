@@ -270,7 +270,7 @@ def altered_after(flights: Timetable, at: np.datetime64, random: np.random.Gener
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), hour=st.integers(0, 60))
-def test_no_measure_changes_when_what_came_later_is_altered(seed: int, hour: int) -> None:
+def test_t06_no_measure_changes_when_what_came_later_is_altered(seed: int, hour: int) -> None:
     flights = random_flights(seed)
     at = minute("2013-07-01T09:00") + np.timedelta64(hour, "h")
     altered = altered_after(flights, at, np.random.default_rng(seed))

@@ -1,5 +1,6 @@
 """A configuration is read whole or refused: by file, line, field and rule."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,29 @@ def test_static_routes_are_by_attribute_then_default(attributes: dict[str, str],
     event = Event(id="e", source="s", type="shop.order", stream="orders", attributes=dict(attributes))
     assert static.order(event) == order
     assert StaticRoutes(default=("card",)).order(event) == ("card",)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (
+            '[streams.orders.training]\nleakage_allowed = ["fee"]',
+            "streams.orders.training.leakage_allowed: 'fee' is no feature",
+        ),
+        ('[streams.orders.drift]\nignored = ["fee"]', "streams.orders.drift.ignored: 'fee' is no feature"),
+        (
+            '[streams.orders.training]\nknown_later = ["refund"]',
+            "known_later: 'refund' is not event.x, candidate.x or state.x",
+        ),
+        ("[streams.orders.drift]\npsi = 0.0", "streams.orders.drift.psi: Expected `float` > 0.0"),
+    ],
+)
+def test_what_the_guards_are_told_must_name_what_there_is(table: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        config.parse(f"{GOOD}\n{table}\n")
+
+
+def test_columns_that_are_features_may_be_listed_for_the_guards() -> None:
+    lists = '[streams.orders.training]\nleakage_allowed = ["amount"]\nknown_later = ["event.refund"]'
+    read = config.parse(f'{GOOD}\n{lists}\n[streams.orders.drift]\nignored = ["destination"]\n')
+    assert read.streams["orders"].drift.ignored == ("destination",)

@@ -74,7 +74,7 @@ def test_every_lag_and_level_is_that_of_a_slow_loop_over_clock_times(row: tuple[
 
 @settings(deadline=None)
 @given(row=rows, seed=st.integers(0, 99))
-def test_a_row_does_not_move_when_later_hours_change(row: tuple[int, int, int], seed: int) -> None:
+def test_t06_a_row_does_not_move_when_later_hours_change(row: tuple[int, int, int], seed: int) -> None:
     series, origin, step = (np.array([part]) for part in row)
     changed = PANEL.load.copy()
     changed[:, row[1] + 1 :] = np.random.default_rng(seed).poisson(1_000, changed[:, row[1] + 1 :].shape)
