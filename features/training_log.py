@@ -4,7 +4,6 @@ Logged vectors are all candidates', so a long log is mostly rows that no fit rea
 of each decision either all candidates stay (the holdout, and the sample on which forms compete) or the revealed alone.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -66,21 +65,6 @@ def read(source: Source, stream: str, configured: Stream, rows: TrainingRows, *,
         sample.append(log.take(sampled[at]))
         holdout.append(log.take(late[at]))
     return TrainingLog(training=concatenate(training), sample=concatenate(sample), holdout=concatenate(holdout))
-
-
-def read_sample(
-    source: Source, stream: str, configured: Stream, rows: TrainingRows, *, as_of: datetime, max_decisions: int
-) -> DecisionLog:
-    """Read the revealed rows of about ``max_decisions`` of the log that ``rows`` lists, drawn by a hash.
-
-    Raises
-    ------
-    ValueError
-        If there are no rows.
-    """
-    one_in = math.ceil(rows.table.num_rows / max_decisions)
-    table = _rows(source, stream, configured, as_of=as_of, one_in=max(one_in, 1)).table
-    return decision_log.from_table(table, configured.features, cluster_by=configured.cluster).revealed_alone()
 
 
 def concatenate(parts: Sequence[DecisionLog]) -> DecisionLog:

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from features import known_at, sources, training_log
 from features.decision_log import DecisionLog
 from features.history import TrainingRows
+from features.training_log import TrainingLog
 from features.warehouse import Source
 from flows.publishing import publish
 from flows.wiring import Wiring, actor, wire
@@ -53,25 +54,26 @@ def validate_rows(wired: Wiring, stream: str, rows: TrainingRows) -> BatchVerdic
     return batch.judge(rows, expectations, docs_folder=wired.settings.data_docs_path)
 
 
-def screen_rows(wired: Wiring, stream: str, source: Source, rows: TrainingRows) -> LeakageVerdict:
+def read_log(wired: Wiring, stream: str, source: Source, rows: TrainingRows) -> TrainingLog:
+    """Return the log with its vectors: what is fitted on, where forms compete, and the later part that judges."""
+    return training_log.read(source, stream, wired.configuration.streams[stream], rows, as_of=wired.now)
+
+
+def screen_log(wired: Wiring, stream: str, source: Source, rows: TrainingRows, log: TrainingLog) -> LeakageVerdict:
     """Return whether any feature knows what came after its decision; a sample of the log bears the screen."""
     configured = wired.configuration.streams[stream]
     features, training = configured.features, configured.training
-    sample = training_log.read_sample(
-        source, stream, configured, rows, as_of=wired.now, max_decisions=leakage.DEFAULT_LIMITS.max_rows
-    )
     return leakage.judge(
-        Screened.of(sample, features),
+        Screened.of(log.training, features),
         known_at=known_at.read(source, stream, rows.table, features),
         known_later=sources.columns_reading(features, training.known_later),
         allowed={*training.leakage_allowed, *sources.innocent_columns(features), training.latency_offset},
     )
 
 
-def fit_candidate(wired: Wiring, stream: str, source: Source, rows: TrainingRows) -> Candidate:
+def fit_candidate(wired: Wiring, stream: str, log: TrainingLog) -> Candidate:
     """Fit on the earlier part of the log and seal the bytes; the later part is kept to judge them."""
     configured = wired.configuration.streams[stream]
-    log = training_log.read(source, stream, configured, rows, as_of=wired.now)
     window = log.training.decided_at
     folder = wired.workspace(f"router-{stream}-{wired.now:%Y%m%dT%H%M%S}")
     subject = Subject(
@@ -158,7 +160,8 @@ def interface_of(candidate: Candidate) -> Interface:
 
 _read = task(cache_policy=NO_CACHE)(read_rows)
 _validate = task(cache_policy=NO_CACHE)(validate_rows)
-_screen = task(cache_policy=NO_CACHE)(screen_rows)
+_load = task(cache_policy=NO_CACHE)(read_log)
+_screen = task(cache_policy=NO_CACHE)(screen_log)
 _fit = task(cache_policy=NO_CACHE)(fit_candidate)
 _compare = task(cache_policy=NO_CACHE)(compare_candidate)
 _register = task(retries=3, retry_delay_seconds=10, cache_policy=NO_CACHE)(register_candidate)
@@ -183,10 +186,11 @@ def retrain(stream: str, as_of: str | None = None) -> dict[str, Any]:
     quality = _validate(wired, stream, rows)
     if quality.state != "passed":
         return publish("retrain", {"state": "skipped", "stream": stream, "reasons": quality.failures})
-    screened = _screen(wired, stream, source, rows)
+    log = _load(wired, stream, source, rows)
+    screened = _screen(wired, stream, source, rows, log)
     if screened.state != "passed":
         return publish("retrain", {"state": "skipped", "stream": stream, "reasons": screened.reasons})
-    candidate = _fit(wired, stream, source, rows)
+    candidate = _fit(wired, stream, log)
     compared = _compare(wired, stream, candidate)
     verdict = gate.judge(compared, wired.configuration.streams[stream].gate)
     report = {"stream": stream, "digest": candidate.digest, "reasons": verdict.reasons, **evidence.metrics(compared)}

@@ -93,7 +93,8 @@ def run_retrain(monkeypatch: pytest.MonkeyPatch) -> Callable[[Wiring], dict[str,
             "publish": lambda _, report: report,
             "_read": retrain.read_rows,
             "_validate": lambda *_: type("Quality", (), {"state": "passed"}),
-            "_screen": retrain.screen_rows,
+            "_load": retrain.read_log,
+            "_screen": retrain.screen_log,
             "_fit": fitted,
         }.items():
             monkeypatch.setattr(retrain, name, function)

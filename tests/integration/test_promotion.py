@@ -43,10 +43,11 @@ def wired(tmp_path_factory: pytest.TempPathFactory, tiny_text: str, play: Play) 
 
 @pytest.fixture(scope="module")
 def candidate(wired: Wiring) -> Version:
-    rows = retrain.read_rows(wired, "orders")
+    source = wired.snapshot()
+    rows = retrain.read_rows(wired, "orders", source)
     quality = retrain.validate_rows(wired, "orders", rows)
     assert quality.state == "passed", quality.failures
-    fitted = retrain.fit_candidate(wired, "orders", rows)
+    fitted = retrain.fit_candidate(wired, "orders", retrain.read_log(wired, "orders", source, rows))
     compared = retrain.compare_candidate(wired, "orders", fitted)
     verdict = gate.judge(compared, wired.configuration.streams["orders"].gate)
     assert verdict.state == "passed", verdict.reasons
@@ -62,7 +63,9 @@ def press_promote(wired: Wiring, candidate: Version) -> Version:
 
 
 def test_the_same_log_gives_the_same_digest(wired: Wiring, candidate: Version) -> None:
-    again = retrain.fit_candidate(wired, "orders", retrain.read_rows(wired, "orders"))
+    source = wired.snapshot()
+    rows = retrain.read_rows(wired, "orders", source)
+    again = retrain.fit_candidate(wired, "orders", retrain.read_log(wired, "orders", source, rows))
     assert again.digest == candidate.tags["turnout.digest"]
 
 
