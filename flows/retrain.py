@@ -13,7 +13,7 @@ from features.decision_log import DecisionLog
 from features.history import TrainingRows
 from flows.publishing import publish
 from flows.wiring import Wiring, actor, wire
-from models import comparison, evidence, fit, router
+from models import comparison, evidence, fit, pricing, router, tariff
 from models.comparison import Comparison, OfflineVerdict
 from models.evidence import Circumstances
 from models.fit import Examples
@@ -58,7 +58,16 @@ def validate_rows(wired: Wiring, stream: str, rows: TrainingRows) -> BatchVerdic
 
 
 def fit_candidate(wired: Wiring, stream: str, rows: TrainingRows) -> Candidate:
-    """Fit on the earlier part of the log and seal the bytes; the later part is kept to judge them."""
+    """Fit on the earlier part of the log and seal the bytes; the later part is kept to judge them.
+
+    Where the stream has limits, the first of the later part prices them: decisions that the router was not trained on, as
+    late as can be had, and none of those that judge it. The prices are sealed with the router.
+
+    Raises
+    ------
+    BudgetError
+        Naming a limit that cannot be met, and the least that any choice would use.
+    """
     configured = wired.configuration.streams[stream]
     log = decision_log.from_table(rows.table, configured.features, cluster_by=configured.cluster)
     training, holdout = log.split(configured.training.holdout_share)
@@ -72,7 +81,11 @@ def fit_candidate(wired: Wiring, stream: str, rows: TrainingRows) -> Candidate:
         destinations=configured.destinations,
         settings=configured.training,
         trained={"since": str(training.decided_at.min()), "until": str(training.decided_at.max())},
+        limited={limit.head for limit in configured.limits if limit.head is not None},
     )
+    if configured.limits:
+        priced_on, holdout = pricing.divide(holdout)
+        tariff.write(folder, pricing.price(fitted, priced_on, configured.limits, configured.exploration))
     return Candidate(folder=folder, digest=bundle.seal(folder, kind="router"), router=fitted, holdout=holdout)
 
 
@@ -80,7 +93,17 @@ def compare_candidate(wired: Wiring, stream: str, candidate: Candidate) -> Compa
     """Evaluate the sealed bytes against the live champion on the slice that neither was fitted on."""
     digest = wired.live(stream).champion
     champion = None if digest is None else router.load(wired.store.path(digest))
-    return comparison.compare(candidate.holdout, router.load(candidate.folder), champion)
+    sealed = router.load(candidate.folder)
+    return comparison.compare(
+        candidate.holdout,
+        sealed,
+        champion,
+        tariff=tariff.load(candidate.folder, sealed.card),
+        champion_tariff=None
+        if champion is None or digest is None
+        else tariff.load(wired.store.path(digest), champion.card),
+        exploration=wired.configuration.streams[stream].exploration,
+    )
 
 
 def register_candidate(

@@ -1,7 +1,7 @@
 """Fits a router's heads with LightGBM, from the outcomes of the destinations that were assigned. The pipeline's side; the shim never imports it."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -72,8 +72,9 @@ def train(
     destinations: tuple[str, ...],
     settings: Training,
     trained: Mapping[str, str | float | int],
+    limited: Collection[str] = (),
 ) -> router.Router:
-    """Fit every head the objective weighs, write the router to ``folder``, and return it as loaded from there.
+    """Fit every head the objective weighs or a limit is on (``limited``), write the router to ``folder``, and return it as loaded from there.
 
     The same examples, settings and number of threads give the same bytes. Rows are weighted by the inverse propensity,
     clipped at ``settings.max_weight`` (1: not at all): the fit then leans towards choices the logging policy rarely took.
@@ -89,7 +90,7 @@ def train(
     weight = np.minimum(1.0 / examples.propensity, settings.max_weight)
     folder.mkdir(parents=True, exist_ok=True)
     heads: dict[HeadName, Head] = {}
-    for name, labels in _labels(examples, objective).items():
+    for name, labels in _labels(examples, objective, limited).items():
         offset = settings.latency_offset if name == "latency_ms" else None
         heads[name] = _fit_head(name, labels, matrix, weight, examples, settings, offset, folder)
     card = Card(
@@ -131,7 +132,7 @@ def _check(examples: Examples, settings: Training) -> None:
         raise TrainingRefusedError(f"training.latency_offset: {settings.latency_offset!r} is not a number feature")
 
 
-def _labels(examples: Examples, objective: Objective) -> dict[HeadName, Floats]:
+def _labels(examples: Examples, objective: Objective, limited: Collection[str]) -> dict[HeadName, Floats]:
     """Return the labels of each head the objective weighs; success and latency are worth knowing wherever they vary."""
     labels: dict[HeadName, Floats] = {}
     success = examples.success[~np.isnan(examples.success)]
@@ -148,10 +149,11 @@ def _labels(examples: Examples, objective: Objective) -> dict[HeadName, Floats]:
         ("cost_usd", examples.cost_usd, bool(objective.cost_usd)),
     )
     for name, values, needed in weighed:
-        if not needed:
+        if not needed and name not in limited:
             continue
         if np.isnan(values).all():
-            raise TrainingRefusedError(f"{name}: the objective weighs it, but no outcome says it")
+            why = "the objective weighs it" if needed else "a limit is on it"
+            raise TrainingRefusedError(f"{name}: {why}, but no outcome says it")
         if np.isinf(values).any():
             raise TrainingRefusedError(f"{name}: holds infinite values")
         labels[name] = values
