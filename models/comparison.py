@@ -19,6 +19,7 @@ from models.tariff import Tariff
 Floats = NDArray[np.float64]
 Judgement = Estimate | Refusal
 
+NOT_EXPLORING = Exploration(kind="none")
 QUANTITIES = ("reward", "failure_rate", "latency_minutes")
 
 
@@ -60,7 +61,7 @@ def compare(
     *,
     tariff: Tariff | None = None,
     champion_tariff: Tariff | None = None,
-    exploration: Exploration = Exploration(kind="none"),
+    exploration: Exploration = NOT_EXPLORING,
 ) -> Comparison:
     """Evaluate ``candidate`` against ``champion`` (None: the logged static routes) on ``log``.
 

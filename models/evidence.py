@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def metrics(comparison: Comparison) -> dict[str, float]:
     """Return the comparison's figures by flat names, for the run's metrics."""
     figures = {"disagreement_rate": comparison.disagreement_rate, "n_decisions": float(comparison.n_decisions)}
     for name, use in comparison.use.items():
-        figures[f"use_{name.replace(' ', '_')}"] = use.candidate
+        figures[f"use_{re.sub(r'[^A-Za-z0-9]+', '_', name)}"] = use.candidate
     for name, judgement in comparison.difference.items():
         if not isinstance(judgement, Refusal):
             figures |= {

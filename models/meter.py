@@ -12,6 +12,7 @@ from models.router import ContractMismatchError, HeadName
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+Heads = Mapping[HeadName, Floats] | Mapping[str, Floats]
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class Meter:
         columns = (None if limit.price is None else self.numbers.index(limit.price) for limit in self.limits)
         object.__setattr__(self, "_columns", tuple(columns))
 
-    def event(self, destinations: Sequence[str], numbers: Floats, heads: Mapping[HeadName, Floats]) -> Floats:
+    def event(self, destinations: Sequence[str], numbers: Floats, heads: Heads) -> Floats:
         """Return the use of each candidate of one event, float64[n_resources, n]; ``numbers`` float64[n, n_numbers]."""
         return self._use(lambda name: np.array([each == name for each in destinations]), numbers, heads)
 
-    def log(self, destination: CategoryColumn, numbers: Floats, heads: Mapping[HeadName, Floats]) -> Floats:
+    def log(self, destination: CategoryColumn, numbers: Floats, heads: Heads) -> Floats:
         """Return the use of each row of a log, float64[n_resources, n_rows], to the same bits as `event` by event."""
 
         def is_at(name: str) -> Mask:
@@ -55,7 +56,7 @@ class Meter:
 
         return self._use(is_at, numbers, heads)
 
-    def _use(self, is_at: Callable[[str], Mask], numbers: Floats, heads: Mapping[HeadName, Floats]) -> Floats:
+    def _use(self, is_at: Callable[[str], Mask], numbers: Floats, heads: Heads) -> Floats:
         use = np.empty((len(self.limits), len(numbers)))
         for place, (limit, column) in enumerate(zip(self.limits, self._columns, strict=True)):
             if limit.destination is not None:
@@ -69,7 +70,7 @@ class Meter:
         return np.maximum(use, 0.0)  # NaN passes
 
 
-def _predicted(limit: LimitDefinition, heads: Mapping[HeadName, Floats]) -> Floats:
+def _predicted(limit: LimitDefinition, heads: Heads) -> Floats:
     for name, predicted in heads.items():
         if name == limit.head:
             return predicted

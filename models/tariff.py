@@ -82,12 +82,15 @@ class Tariff:
 
     def paced(self, debt: Floats | None) -> Prices:
         """Return the prices that pay back ``debt``, float64[n_resources]: what was used beyond the limits so far."""
-        return self.prices if debt is None else self.prices.paced(debt, self._pace_events)
+        return self.prices if debt is None else self.prices.paced(self._sound(debt), self._pace_events)
 
     def settle(self, debt: Floats | None, use: Floats) -> Floats:
         """Return the debt after one more event that used ``use``, float64[n_resources], within what moves a price."""
-        before = np.zeros(len(self.at_most)) if debt is None else debt
-        return self.prices.bounded(before + use - self.at_most, self._pace_events)
+        return self.prices.bounded(self._sound(debt) + use - self.at_most, self._pace_events)
+
+    def _sound(self, debt: Floats | None) -> Floats:
+        """Return ``debt``, or nothing owed where it is not one number per limit: it comes from a file."""
+        return np.zeros(len(self.at_most)) if debt is None or debt.shape != self.at_most.shape else debt
 
 
 def write(folder: Path, listed: PriceList) -> None:
