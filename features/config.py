@@ -72,7 +72,8 @@ class Exploration(Part, frozen=True, kw_only=True):
     ``budget`` is the most expected value that exploring may cost an event, in units of the reward, or ``budget_share``,
     the same as a share of the objective's range: what would cost more is mixed with the greedy choice until it does not.
     Under ``min_propensity`` no eligible candidate's probability falls, unless that floor alone is beyond the budget: the
-    decision is then not explored, and its propensity is 1. A budget of 0 explores nothing.
+    decision is then not explored, and its propensity is 1. A budget of 0 explores nothing. The static routes predict no
+    loss: their floor is not bounded.
     """
 
     kind: Literal["none", "epsilon", "squarecb"] = "epsilon"
