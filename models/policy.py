@@ -223,7 +223,7 @@ def afford_log(
         remains = allowance - min_propensity * np.add.reduceat(gaps, starts)
         loss = left * np.add.reduceat(exploring * gaps, starts)
         is_affordable = remains >= 0.0
-        share = np.divide(remains, loss, out=np.ones_like(loss), where=loss > remains)
+        share = np.divide(remains, loss, out=np.ones_like(loss), where=is_affordable & (loss > remains))
     w, kept = np.repeat(share, n_eligible), np.repeat(left, n_eligible)
     mixed = kept * ((1.0 - w) * greedy + w * exploring) + min_propensity
     return np.where(np.repeat(is_affordable, n_eligible), mixed, greedy)

@@ -149,6 +149,9 @@ def test_a_floor_that_the_budget_does_not_pay_for_is_not_explored_at_all() -> No
     exploration = Exploration(epsilon=0.4, budget=0.05, min_propensity=0.1)
     assert policy.explore(np.array([1.0, 0.0]), everyone, exploration, 1.0).tolist() == [1.0, 0.0]
     assert policy.explore(np.array([1.0, 0.5]), everyone, exploration, 1.0) == pytest.approx([0.9, 0.1])
+    with np.errstate(all="raise"):  # what is left of the budget is below 0, and the whole spread costs nothing
+        dear = Exploration(epsilon=0.0, budget=0.05, min_propensity=0.1)
+        assert policy.explore(np.array([1.0, 0.0]), everyone, dear, 1.0).tolist() == [1.0, 0.0]
     near = policy.explore(np.array([1.0, 0.9]), everyone, exploration, 1.0)
     assert near == pytest.approx([1 - 0.8 * 0.2 - 0.1, 0.8 * 0.2 + 0.1])
     with pytest.raises(PolicyError, match=r"min_propensity 0\.6 cannot be kept by 2 candidates"):
