@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from features import toml_lines
+from features import limits, toml_lines
+from features.limits import LimitDefinition
 from features.objective import Objective
 from features.records import Event, Identifier, Mode, Probability, Scalar
 from features.vector import FeatureDefinitions, FeatureSet
@@ -67,12 +68,35 @@ class Exploration(Part, frozen=True, kw_only=True):
     ``epsilon`` is the share of events drawn evenly from the eligible (a floor of ``epsilon / n_eligible`` under every
     propensity); ``squarecb`` spreads by predicted value with learning rate ``gamma``, under the same floor.
     ``static_epsilon`` is the floor while the static routes decide.
+
+    ``budget`` is the most expected value that exploring may cost an event, in units of the reward, or ``budget_share``,
+    the same as a share of the objective's range: what would cost more is mixed with the greedy choice until it does not.
+    Under ``min_propensity`` no eligible candidate's probability falls, unless that floor alone is beyond the budget: the
+    decision is then not explored, and its propensity is 1. A budget of 0 explores nothing. The static routes predict no
+    loss: their floor is not bounded.
     """
 
     kind: Literal["none", "epsilon", "squarecb"] = "epsilon"
     epsilon: Probability = 0.05
     gamma: Annotated[float, Meta(gt=0.0)] = 10.0
     static_epsilon: Probability = 0.0
+    budget: Annotated[float, Meta(ge=0.0)] | None = None
+    budget_share: Probability | None = None
+    min_propensity: Probability = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a budget said twice."""
+        if self.budget is not None and self.budget_share is not None:
+            raise ValueError(f"budget or budget_share, got both: {self.budget} and {self.budget_share}")
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a budget or a least propensity bounds the spread."""
+        return self.budget is not None or self.budget_share is not None or self.min_propensity > 0.0
+
+    def allowance(self, value_range: float) -> float | None:
+        """Return the budget in units of the reward, whose ``value_range`` is high - low; None where there is none."""
+        return self.budget if self.budget_share is None else self.budget_share * value_range
 
 
 class Rung(Part, frozen=True, kw_only=True):
@@ -187,6 +211,7 @@ class Stream(Part, frozen=True, kw_only=True):
     static: StaticRoutes = StaticRoutes()
     features: FeatureDefinitions = FeatureDefinitions()
     exploration: Exploration = Exploration()
+    limits: tuple[LimitDefinition, ...] = ()
     gate: Gate = Gate()
     training: Training = Training()
     drift: Drift = Drift()
@@ -241,6 +266,16 @@ class Configuration(Part, frozen=True, kw_only=True):
         for key, route in stream.static.routes.items():
             for destination in route:
                 self._known(destination, f"streams.{name}.static.routes.{key}")
+        self._check_guards(name, stream)
+        try:
+            limits.check(stream.limits, destinations=stream.destinations, numbers=stream.features.numbers)
+        except ValueError as error:
+            raise ValueError(f"streams.{name}.limits{error}") from None
+        if stream.exploration.min_propensity * len(stream.destinations) > 1.0:
+            least, n = stream.exploration.min_propensity, len(stream.destinations)
+            raise ValueError(f"streams.{name}.exploration.min_propensity: {n} destinations cannot have {least:g} each")
+
+    def _check_guards(self, name: str, stream: Stream) -> None:
         listed = {"training.leakage_allowed": stream.training.leakage_allowed, "drift.ignored": stream.drift.ignored}
         for field, columns in listed.items():
             for column in columns:

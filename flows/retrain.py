@@ -15,7 +15,7 @@ from features.training_log import TrainingLog
 from features.warehouse import Source
 from flows.publishing import publish
 from flows.wiring import Wiring, actor, wire
-from models import comparison, evidence, fit, router
+from models import comparison, evidence, fit, pricing, router, tariff
 from models.comparison import Comparison, OfflineVerdict
 from models.evidence import Circumstances
 from models.fit import Subject
@@ -72,7 +72,16 @@ def screen_log(wired: Wiring, stream: str, source: Source, rows: TrainingRows, l
 
 
 def fit_candidate(wired: Wiring, stream: str, log: TrainingLog) -> Candidate:
-    """Fit on the earlier part of the log and seal the bytes; the later part is kept to judge them."""
+    """Fit on the earlier part of the log and seal the bytes; the later part is kept to judge them.
+
+    Where the stream has limits, the first of the later part prices them: decisions that the router was not trained on, as
+    late as can be had, and none of those that judge it. The prices are sealed with the router.
+
+    Raises
+    ------
+    BudgetError
+        Naming a limit that cannot be met, and the least that any choice would use.
+    """
     configured = wired.configuration.streams[stream]
     window = log.training.decided_at
     folder = wired.workspace(f"router-{stream}-{wired.now:%Y%m%dT%H%M%S}")
@@ -83,16 +92,30 @@ def fit_candidate(wired: Wiring, stream: str, log: TrainingLog) -> Candidate:
         destinations=configured.destinations,
         settings=configured.training,
         trained={"since": str(window.min()), "until": str(window.max())},
+        limited=frozenset(limit.head for limit in configured.limits if limit.head is not None),
     )
-    fitted = fit.learn(log.training, configured.features, folder, subject, sample=log.sample)
-    return Candidate(folder=folder, digest=bundle.seal(folder, kind="router"), router=fitted, holdout=log.holdout)
+    fitted, holdout = fit.learn(log.training, configured.features, folder, subject, sample=log.sample), log.holdout
+    if configured.limits:
+        priced_on, holdout = pricing.divide(holdout)
+        tariff.write(folder, pricing.price(fitted, priced_on, configured.limits, configured.exploration))
+    return Candidate(folder=folder, digest=bundle.seal(folder, kind="router"), router=fitted, holdout=holdout)
 
 
 def compare_candidate(wired: Wiring, stream: str, candidate: Candidate) -> Comparison:
     """Evaluate the sealed bytes against the live champion on the slice that neither was fitted on."""
     digest = wired.live(stream).champion
     champion = None if digest is None else router.load(wired.store.path(digest))
-    return comparison.compare(candidate.holdout, router.load(candidate.folder), champion)
+    sealed = router.load(candidate.folder)
+    return comparison.compare(
+        candidate.holdout,
+        sealed,
+        champion,
+        tariff=tariff.load(candidate.folder, sealed.card),
+        champion_tariff=None
+        if champion is None or digest is None
+        else tariff.load(wired.store.path(digest), champion.card),
+        exploration=wired.configuration.streams[stream].exploration,
+    )
 
 
 def register_candidate(

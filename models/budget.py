@@ -8,9 +8,11 @@ makes the dual smooth, so that coordinate bisection finds its minimum. It gives 
 of value per event. Misleads when it is fitted on predictions for rows the model was trained on: those are too sure of
 themselves. Sources: Everett, "Generalized Lagrange multiplier method", 1963; Nesterov, "Smooth minimization of non-smooth
 functions", 2005.
+
+Logs are ragged, as in `models.policy`: the eligible candidates of decision i are rows ``offsets[i]:offsets[i + 1]``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +21,13 @@ from numpy.typing import NDArray
 from models.policy import UnusableValuesError
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Spread = Callable[[Floats, Floats], Floats]  # from net values and the priced distribution to the one that is drawn from
 
 TEMPERATURE_SHARE = 1e-4  # of the largest gap between values: what ties cost is far below what predictions are worth
+STEP_SHARE = (
+    0.01  # of the price at which the whole gap between values is worth the largest use: where a free resource begins
+)
 TOLERANCE = 1e-6  # of the limit: how exactly the fit meets it
 SETTLED = 1e-4  # of the limit: the same for several resources, whose prices settle together
 MAX_SWEEPS = 500  # over the resources; one resource needs one
@@ -51,11 +58,15 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """What a unit of each limited resource costs, in units of value: float64[n_resources] in the order of ``limits``."""
+    """What a unit of each limited resource costs, in units of value: float64[n_resources] in the order of ``limits``.
+
+    ``steps`` are the prices at which a resource begins to cost under pacing that was free, or nearly; None: it stays free.
+    """
 
     limits: tuple[Limit, ...]
     prices: Floats
     temperature: float
+    steps: Floats | None = None
 
     def distribution(self, values: Floats, use: Floats) -> Floats:
         """Return the probability of every candidate, float64[..., n_candidates].
@@ -64,22 +75,46 @@ class Prices:
         broadcasts to the same shape.
         """
         _check_values(values)
-        return _soften(values - np.tensordot(self.prices, use, axes=1), self.temperature)
+        weights = self.net(values, use) / self.temperature
+        weights = np.exp(weights - weights.max(axis=-1, keepdims=True))
+        normal: Floats = weights / weights.sum(axis=-1, keepdims=True)
+        return normal
 
-    def paced(self, debt: Floats, horizon_events: float) -> "Prices":
+    def net(self, values: Floats, use: Floats) -> Floats:
+        """Return the values less what their use costs, in the shape of ``values``; ``use`` as in `distribution`."""
+        return _net(values, use, self.prices)
+
+    def soften(self, net: Floats, offsets: Integers) -> Floats:
+        """Return `distribution` of every decision of a log from its `net` values, float64[n_rows]."""
+        return _soften(net, offsets, self.temperature)
+
+    def paced(self, debt: Floats, horizon_events: float | Floats) -> "Prices":
         """Return the prices that pay back ``debt``, what was used so far beyond the limits, in units of each resource.
 
         A debt of ``horizon_events`` events' limits multiplies the price by e, a credit divides it: the mean over many
         events then stays at its limit though contexts drift, which prices fitted once cannot promise. A resource that
-        was free remains free. Source: Balseiro, Lu and Mirrokni, "The best of many worlds: dual mirror descent for
-        online allocation problems", 2020.
+        was free begins at its step as soon as it is owed. Source: Balseiro, Lu and Mirrokni, "The best of many worlds:
+        dual mirror descent for online allocation problems", 2020.
         """
-        if not horizon_events > 0.0:
+        if not np.all(np.asarray(horizon_events) > 0.0):
             raise BudgetError(f"horizon_events must be positive, got {horizon_events}")
-        allowed = np.array([limit.per_event for limit in self.limits]) * horizon_events
-        owed = np.divide(debt, allowed, out=np.zeros_like(allowed), where=allowed > 0.0)
-        paced = self.prices * np.exp(np.clip(owed, -MAX_PACE, MAX_PACE))
-        return Prices(limits=self.limits, prices=paced, temperature=self.temperature)
+        owed = np.clip(self._owed(debt, horizon_events), -MAX_PACE, MAX_PACE)
+        paced = self.prices * np.exp(owed)
+        if self.steps is not None:
+            paced += np.maximum(self.steps - self.prices, 0.0) * np.expm1(np.maximum(owed, 0.0))
+        return Prices(limits=self.limits, prices=paced, temperature=self.temperature, steps=self.steps)
+
+    def bounded(self, debt: Floats, horizon_events: float | Floats) -> Floats:
+        """Return ``debt`` within what moves a price: more of it would only delay the return to the limit."""
+        most = MAX_PACE * self._allowed() * horizon_events
+        return np.clip(debt, -most, most)
+
+    def _allowed(self) -> Floats:
+        return np.array([limit.per_event for limit in self.limits])
+
+    def _owed(self, debt: Floats, horizon_events: float | Floats) -> Floats:
+        allowed = self._allowed() * horizon_events
+        return np.divide(debt, allowed, out=np.zeros_like(allowed), where=allowed > 0.0)
 
 
 def fit(values: Floats, use: Floats, limits: Sequence[Limit]) -> Prices:
@@ -102,30 +137,39 @@ def fit(values: Floats, use: Floats, limits: Sequence[Limit]) -> Prices:
         If a value is NaN or positive infinity, or an event has no eligible candidate.
     """
     _check_values(values)
-    if not len(limits) or len(use) != len(limits):
-        raise BudgetError(f"{len(limits)} limits need as many resources, got {len(use)}")
+    _check_numbers(use, limits)
+    eligible = np.isfinite(values)
     used = np.broadcast_to(use, (len(limits), *values.shape))
-    if not np.isfinite(used).all():
-        raise BudgetError(f"use of {limits[int(np.argwhere(~np.isfinite(used))[0][0])].resource} must be finite")
-    for limit, resource in zip(limits, used, strict=True):
-        _check_reachable(limit, np.where(np.isneginf(values), np.inf, resource).min(axis=1).mean())
-    finite = values[np.isfinite(values)]
-    temperature = TEMPERATURE_SHARE * (float(np.ptp(finite)) or 1.0)
+    _check_finite(used, limits)
+    return fit_log(values[eligible], used[:, eligible], np.concatenate(([0], np.cumsum(eligible.sum(axis=1)))), limits)
+
+
+def fit_log(
+    values: Floats, use: Floats, offsets: Integers, limits: Sequence[Limit], spread: Spread | None = None
+) -> Prices:
+    """Return `fit` of a log: ``values`` float64[n_rows] and ``use`` float64[n_resources, n_rows] of the eligible rows alone.
+
+    ``spread`` makes of the net values and the priced distribution the one that is really drawn from, so that what
+    exploring uses counts as well. Raises as `fit`.
+    """
+    _check_numbers(use, limits)
+    _check_finite(use, limits)
+    if (np.diff(offsets) < 1).any() or not np.isfinite(values).all():
+        raise UnusableValuesError("values must be finite, and every decision must have an eligible row")
+    for limit, resource in zip(limits, use, strict=True):
+        _check_reachable(limit, float(np.minimum.reduceat(resource, offsets[:-1]).mean()))
+    gap = float(np.ptp(values)) or 1.0
+    log = _Log(values, use, offsets, TEMPERATURE_SHARE * gap, spread or _as_priced)
     prices = np.zeros(len(limits))
     for _ in range(MAX_SWEEPS):
         for number, limit in enumerate(limits):
-            prices[number] = _bisect(values, used, prices, number, limit, temperature)
-        spent = mean_use(_soften(values - np.tensordot(prices, used, axes=1), temperature), used)
+            prices[number] = _bisect(log, prices, number, limit)
+        spent = log.mean_use(prices)
         if all(_is_settled(*each) for each in zip(limits, spent, prices, strict=True)):
-            return Prices(limits=tuple(limits), prices=prices, temperature=temperature)
+            steps = np.array([STEP_SHARE * gap / (float(np.ptp(resource)) or 1.0) for resource in use])
+            return Prices(limits=tuple(limits), prices=prices, temperature=log.temperature, steps=steps)
     worst = int(np.argmax([use_ - limit.per_event for use_, limit in zip(spent, limits, strict=True)]))
     raise BudgetError(f"{limits[worst].resource}: the limits do not go together, {spent[worst]:.6g} per event is left")
-
-
-def _is_settled(limit: Limit, spent: float, price: float) -> bool:
-    """Tell whether a resource is within its limit, and at it if it has a price."""
-    slack = SETTLED * max(limit.per_event, TOLERANCE)
-    return spent <= limit.per_event + slack and (price == 0.0 or spent >= limit.per_event - slack)
 
 
 def mean_use(distribution: Floats, use: Floats) -> Floats:
@@ -134,33 +178,92 @@ def mean_use(distribution: Floats, use: Floats) -> Floats:
     return used
 
 
-def _bisect(values: Floats, used: Floats, prices: Floats, number: int, limit: Limit, temperature: float) -> float:
+def mean_use_log(distribution: Floats, use: Floats, n_decisions: int) -> Floats:
+    """Return `mean_use` of a log: ``distribution`` float64[n_rows], ``use`` float64[n_resources, n_rows]."""
+    return np.array([float((distribution * resource).sum()) / n_decisions for resource in use])
+
+
+@dataclass(frozen=True)
+class _Log:
+    """What prices are fitted on."""
+
+    values: Floats
+    use: Floats
+    offsets: Integers
+    temperature: float
+    spread: Spread
+
+    def mean_use(self, prices: Floats) -> Floats:
+        net = _net(self.values, self.use, prices)
+        drawn = self.spread(net, _soften(net, self.offsets, self.temperature))
+        return mean_use_log(drawn, self.use, len(self.offsets) - 1)
+
+
+def _as_priced(_: Floats, priced: Floats) -> Floats:
+    return priced
+
+
+def _net(values: Floats, use: Floats, prices: Floats) -> Floats:
+    """Subtract resource by resource: a matrix product rounds otherwise for one event than for a log."""
+    for price, resource in zip(prices, use, strict=True):
+        values = values - price * resource
+    return values
+
+
+def _soften(net: Floats, offsets: Integers, temperature: float) -> Floats:
+    starts, n_eligible = offsets[:-1], np.diff(offsets)
+    weights = np.exp((net - np.repeat(np.maximum.reduceat(net, starts), n_eligible)) / temperature)
+    normal: Floats = weights / np.repeat(np.add.reduceat(weights, starts), n_eligible)
+    return normal
+
+
+def _is_settled(limit: Limit, spent: float, price: float) -> bool:
+    """Tell whether a resource is within its limit, and at it if it has a price."""
+    slack = SETTLED * max(limit.per_event, TOLERANCE)
+    return spent <= limit.per_event + slack and (price == 0.0 or spent >= limit.per_event - slack)
+
+
+def _bisect(log: _Log, prices: Floats, number: int, limit: Limit) -> float:
     """Return the least price of one resource, the others' given, at which its mean use is within its limit."""
-    others = prices.copy()
-    others[number] = 0.0
-    net, resource = values - np.tensordot(others, used, axes=1), used[number]
 
-    def is_within(price: float) -> bool:
-        spent = (_soften(net - price * resource, temperature) * resource).sum(axis=1).mean()
-        return bool(spent <= limit.per_event * (1.0 + TOLERANCE / 2) + TOLERANCE**2 / 2)
+    def spent_at(price: float) -> float:
+        tried = prices.copy()
+        tried[number] = price
+        return float(log.mean_use(tried)[number])
 
-    if is_within(0.0):
+    most = limit.per_event * (1.0 + TOLERANCE / 2) + TOLERANCE**2 / 2
+    if spent_at(0.0) <= most:
         return 0.0
-    low, high = 0.0, temperature / max(float(np.ptp(resource)), np.finfo(np.float64).tiny)
+    low, high = 0.0, log.temperature / max(float(np.ptp(log.use[number])), np.finfo(np.float64).tiny)
     for _ in range(MAX_DOUBLINGS):
-        if is_within(high):
+        if (spent := spent_at(high)) <= most:
             break
         low, high = high, 2.0 * high
     else:
         raise BudgetError(
-            f"{limit.resource}: no price brings it to {limit.per_event} per event beside the other limits"
+            f"{limit.resource}: at most {limit.per_event} per event cannot be met beside the other limits and what "
+            f"exploring uses, the least is {spent:.6g}"
         )
     for _ in range(N_HALVINGS):
         middle = (low + high) / 2
-        if not low < middle < high:
+        if spent >= limit.per_event * (1.0 - TOLERANCE) or not low < middle < high:
             break
-        low, high = (low, middle) if is_within(middle) else (middle, high)
+        if (tried := spent_at(middle)) <= most:
+            high, spent = middle, tried
+        else:
+            low = middle
     return high
+
+
+def _check_numbers(use: Floats, limits: Sequence[Limit]) -> None:
+    if not len(limits) or len(use) != len(limits):
+        raise BudgetError(f"{len(limits)} limits need as many resources, got {len(use)}")
+
+
+def _check_finite(use: Floats, limits: Sequence[Limit]) -> None:
+    for limit, resource in zip(limits, use, strict=True):
+        if not np.isfinite(resource).all():
+            raise BudgetError(f"use of {limit.resource} must be finite")
 
 
 def _check_reachable(limit: Limit, least: float) -> None:
@@ -173,9 +276,3 @@ def _check_reachable(limit: Limit, least: float) -> None:
 def _check_values(values: Floats) -> None:
     if np.isnan(values).any() or np.isposinf(values).any() or np.isneginf(values).all(axis=-1).any():
         raise UnusableValuesError("values must be finite, or -inf for some but not all candidates of an event")
-
-
-def _soften(net: Floats, temperature: float) -> Floats:
-    weights = np.exp((net - net.max(axis=-1, keepdims=True)) / temperature)
-    normal: Floats = weights / weights.sum(axis=-1, keepdims=True)
-    return normal

@@ -1,21 +1,25 @@
 """What would have happened, had the candidate decided? The candidate beside the champion on a slice of the log neither has seen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.config import Exploration
 from features.decision_log import DecisionLog
 from features.objective import MS_PER_MINUTE
-from models import evaluation, policy
+from models import evaluation, policy, pricing
 from models.evaluation import Estimate, Refusal
 from models.logged import LoggedDecisions
+from models.pricing import LimitUse
 from models.router import Router, Scores
+from models.tariff import Tariff
 
 Floats = NDArray[np.float64]
 Judgement = Estimate | Refusal
 
+NOT_EXPLORING = Exploration(kind="none")
 QUANTITIES = ("reward", "failure_rate", "latency_minutes")
 
 
@@ -29,11 +33,12 @@ class OfflineVerdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The candidate against the champion, both greedy, on one slice of the log.
+    """The candidate against the champion, both greedy (at their own prices where they have any), on one slice of the log.
 
     ``difference`` holds, per quantity, the doubly robust estimate of candidate minus champion (or why there is none),
     ``candidate`` and ``champion`` each one's own. ``load_shares`` is the share of events each destination would get
-    from (champion, candidate). ``calibration`` are (predicted, observed, n) bins of the success head.
+    from (champion, candidate). ``calibration`` are (predicted, observed, n) bins of the success head. ``use`` is what
+    each would use of what the candidate's prices limit, exploring included and no debt paid back.
     """
 
     difference: dict[str, Judgement]
@@ -46,17 +51,27 @@ class Comparison:
     n_clusters: int
     since: np.datetime64
     until: np.datetime64
+    use: dict[str, LimitUse] = field(default_factory=dict)
 
 
-def compare(log: DecisionLog, candidate: Router, champion: Router | None) -> Comparison:
+def compare(
+    log: DecisionLog,
+    candidate: Router,
+    champion: Router | None,
+    *,
+    tariff: Tariff | None = None,
+    champion_tariff: Tariff | None = None,
+    exploration: Exploration = NOT_EXPLORING,
+) -> Comparison:
     """Evaluate ``candidate`` against ``champion`` (None: the logged static routes) on ``log``.
 
     The candidate's own predictions are the reward model: they were frozen before this slice began, so the estimate is
-    unbiased whatever they are worth; good ones make it narrow.
+    unbiased whatever they are worth; good ones make it narrow. A router with a ``tariff`` chooses at its prices.
+    ``exploration`` is the stream's, for `Comparison.use`.
     """
     scores = candidate.score_log(log.numbers, log.categories)
-    target = policy.greedy_log(scores.value, log.offsets)
-    baseline = champion_distribution(log, champion)
+    target = pricing.greedy(log, scores, tariff)
+    baseline = champion_distribution(log, champion, champion_tariff)
     difference, candidate_own, champion_own = {}, {}, {}
     for name, (observed, predicted) in _quantities(log, scores, candidate).items():
         known = ~np.isnan(observed)
@@ -76,14 +91,35 @@ def compare(log: DecisionLog, candidate: Router, champion: Router | None) -> Com
         n_clusters=len(np.unique(log.cluster)),
         since=log.decided_at.min(),
         until=log.decided_at.max(),
+        use={} if tariff is None else _use(log, scores, candidate, tariff, champion, champion_tariff, exploration),
     )
 
 
-def champion_distribution(log: DecisionLog, champion: Router | None) -> Floats:
+def champion_distribution(log: DecisionLog, champion: Router | None, tariff: Tariff | None = None) -> Floats:
     """Return the champion's greedy distribution over the log's rows; without a champion, that of the static routes."""
     if champion is None:
         return policy.greedy_log(log.policies["static"], log.offsets)
-    return policy.greedy_log(champion.score_log(log.numbers, log.categories).value, log.offsets)
+    return pricing.greedy(log, champion.score_log(log.numbers, log.categories), tariff)
+
+
+def _use(
+    log: DecisionLog,
+    scores: Scores,
+    candidate: Router,
+    tariff: Tariff,
+    champion: Router | None,
+    champion_tariff: Tariff | None,
+    exploration: Exploration,
+) -> dict[str, LimitUse]:
+    """Meter both by the candidate's predictions: they are one measure, and a champion may predict no cost."""
+    value_range = candidate.card.objective.high - candidate.card.objective.low
+    served = pricing.as_served(log, scores, tariff, exploration, value_range)
+    if champion is None:
+        led = policy.greedy_log(log.policies["static"], log.offsets)
+    else:
+        of_champion = champion.score_log(log.numbers, log.categories)
+        led = pricing.as_served(log, of_champion, champion_tariff, exploration, value_range)
+    return pricing.limit_use(log, scores, tariff, served, led)
 
 
 def _quantities(log: DecisionLog, scores: Scores, candidate: Router) -> dict[str, tuple[Floats, Floats]]:

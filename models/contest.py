@@ -11,6 +11,7 @@ where all are. Probes of unlogged probability are fitted on and not counted here
 close, so the value of the chosen one is a little too good; the offline gate judges the bytes on a later slice.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,13 +59,19 @@ class Crossed:
     own: dict[HeadName, Floats]
 
 
-def hold(log: DecisionLog, features: FeatureDefinitions, objective: Objective, settings: Training) -> Choice:
+def hold(
+    log: DecisionLog,
+    features: FeatureDefinitions,
+    objective: Objective,
+    settings: Training,
+    limited: Collection[str] = (),
+) -> Choice:
     """Let the forms of ``settings`` compete on ``log``, and return how to fit.
 
     A log that cannot tell (too small, no propensities, no overlap) chooses the first form, and the reason is kept.
     """
     try:
-        crossed = cross_fit(log, features, objective, settings)
+        crossed = cross_fit(log, features, objective, settings, limited)
     except (TrainingRefusedError, ValueError) as error:
         return Choice(
             own_share=OWN_SHARES[settings.forms[0]],
@@ -78,10 +85,16 @@ def tried_rounds(settings: Training) -> list[int]:
     return sorted({max(1, round(share * settings.rounds)) for share in ROUND_SHARES})
 
 
-def cross_fit(log: DecisionLog, features: FeatureDefinitions, objective: Objective, settings: Training) -> Crossed:
+def cross_fit(
+    log: DecisionLog,
+    features: FeatureDefinitions,
+    objective: Objective,
+    settings: Training,
+    limited: Collection[str] = (),
+) -> Crossed:
     """Predict every row of ``log`` by heads fitted on the other folds; raises as fitting and `logged.folds` do."""
     revealed = log.revealed()
-    material = Material.of(Examples.of(log, features), objective, settings)
+    material = Material.of(Examples.of(log, features), objective, settings, limited)
     fold = logged.folds(log.cluster, settings.contest_folds, settings.seed)
     rows = Encoder(material.orders).columns(log.numbers, log.categories)
     shape = (len(tried_rounds(settings)), len(rows))

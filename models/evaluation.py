@@ -30,6 +30,8 @@ Floats = NDArray[np.float64]
 Method = Literal["IPS", "SNIPS", "DR", "DR difference"]
 Reason = Literal["no propensities", "too few", "no overlap"]
 
+_SURE = 1.0 - 1e-9  # of a propensity: the shares of a mixture may sum to a little less
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -174,6 +176,8 @@ def _estimate(
     expected_mean = 0.0 if method == "DR difference" else 1.0
     if share.any() and (refusal := _refuse_by_overlap(log, weights, expected_mean, limits)):
         return refusal
+    if refusal := _refuse_unexplored(log, share, limits):
+        return refusal
     clipped = np.clip(weights, -limits.max_weight, limits.max_weight)
     interval = intervals.mean_interval(contribute(clipped), log.cluster, limits.confidence)
     return Estimate(
@@ -208,6 +212,21 @@ def _refuse_by_size(log: LoggedDecisions, n_clusters: int, limits: Limits) -> Re
             figures=figures,
         )
     return None
+
+
+def _refuse_unexplored(log: LoggedDecisions, share: Floats, limits: Limits) -> Refusal | None:
+    """Refuse a policy that goes elsewhere where the log was sure: a propensity of 1 says so exactly, weights only on average."""
+    unexplored = log.propensity >= _SURE
+    elsewhere = np.where(unexplored, sum_rows(log, np.abs(share)) - np.abs(share[log.chosen]), 0.0).mean()
+    if elsewhere <= limits.overlap_tolerance:
+        return None
+    figures = {"unexplored_share": float(unexplored.mean()), "uncovered_share": float(elsewhere)}
+    return Refusal(
+        reason="no overlap",
+        explanation=f"the log was sure of its choice on {unexplored.mean():.1%} of the decisions (not explored), and the "
+        f"policy goes elsewhere there on {elsewhere:.1%} of all",
+        figures=figures,
+    )
 
 
 def _refuse_by_overlap(log: LoggedDecisions, weights: Floats, expected_mean: float, limits: Limits) -> Refusal | None:

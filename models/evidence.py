@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,6 +67,8 @@ def write(
 def metrics(comparison: Comparison) -> dict[str, float]:
     """Return the comparison's figures by flat names, for the run's metrics."""
     figures = {"disagreement_rate": comparison.disagreement_rate, "n_decisions": float(comparison.n_decisions)}
+    for name, use in comparison.use.items():
+        figures[f"use_{re.sub(r'[^A-Za-z0-9]+', '_', name)}"] = use.candidate
     for name, judgement in comparison.difference.items():
         if not isinstance(judgement, Refusal):
             figures |= {
@@ -91,8 +94,22 @@ def summary(comparison: Comparison, verdict: OfflineVerdict, circumstances: Circ
         f"{sample}, {comparison.since} to {comparison.until}; choices differ on {comparison.disagreement_rate:.1%}.",
         "",
         *(f"- {reason}" for reason in verdict.reasons),
+        *(f"- {line}" for line in _use_lines(comparison)),
     ]
     return "\n".join(lines)
+
+
+def _use_lines(comparison: Comparison) -> list[str]:
+    """Say what would be used of each limit, which the shim keeps to by pacing the price."""
+    return [
+        f"{name}: at most {use.at_most:g} per event; the candidate would use {use.candidate:.4g} "
+        f"({_relative(use.candidate, use.at_most)}), the champion {use.champion:.4g}"
+        for name, use in comparison.use.items()
+    ]
+
+
+def _relative(use: float, at_most: float) -> str:
+    return f"{use / at_most - 1.0:+.1%}" if at_most else "nothing is allowed"
 
 
 def _rows(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -113,7 +130,7 @@ def _value(judgement: Judgement) -> str:
 
 def _page(folder: Path, comparison: Comparison, verdict: OfflineVerdict, circumstances: Circumstances) -> str:
     cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in _rows(comparison))
-    reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in verdict.reasons)
+    reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in (*verdict.reasons, *_use_lines(comparison)))
     facts = "".join(f"<tr><td>{k}</td><td>{html.escape(str(v))}</td></tr>" for k, v in asdict(circumstances).items())
     images = "".join(
         f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode((folder / name).read_bytes()).decode()}">'

@@ -1,6 +1,6 @@
 """What a router is fitted on: one row per revealed outcome, checked, and each head's labels."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -107,24 +107,29 @@ def check(examples: Examples, settings: Training) -> None:
         raise TrainingRefusedError(f"training.latency_offset: {settings.latency_offset!r} is not a number feature")
 
 
-def labels(examples: Examples, objective: Objective, settings: Training) -> dict[HeadName, Floats]:
+def labels(
+    examples: Examples, objective: Objective, settings: Training, limited: Collection[str] = ()
+) -> dict[HeadName, Floats]:
     """Return the labels of each head worth fitting, NaN where an outcome does not say.
 
-    Success is worth knowing wherever it varies, latency and cost where the objective weighs them; the logarithm of the
-    latency, from which its quantiles follow, where they are asked for or the objective has a limit.
+    Success is worth knowing wherever it varies, latency and cost where the objective weighs them or they are ``limited``;
+    the logarithm of the latency, from which its quantiles follow, where they are asked for or the objective has an SLA.
 
     Raises
     ------
     TrainingRefusedError
-        If what the objective weighs was never told, is infinite, or never varies.
+        If what the objective weighs or a limit is on was never told, is infinite, or never varies.
     """
     found: dict[HeadName, Floats] = {}
     if _tells_success(examples.success, objective):
         found["success_probability"] = examples.success
-    if objective.uses_latency():
-        found["latency_ms"] = _told("latency_ms", examples.latency_ms)
-    if objective.cost_usd:
-        found["cost_usd"] = _told("cost_usd", examples.cost_usd)
+    weighed: tuple[tuple[HeadName, Floats, bool], ...] = (
+        ("latency_ms", examples.latency_ms, objective.uses_latency()),
+        ("cost_usd", examples.cost_usd, bool(objective.cost_usd)),
+    )
+    for name, values, is_weighed in weighed:
+        if is_weighed or name in limited:
+            found[name] = _told(name, values, "the objective weighs it" if is_weighed else "a limit is on it")
     known = np.isfinite(examples.latency_ms)
     if known.any() and (objective.sla or settings.latency_quantiles):
         found["log_latency"] = np.log(np.maximum(examples.latency_ms, SHORTEST_MS))
@@ -141,9 +146,9 @@ def _tells_success(success: Floats, objective: Objective) -> bool:
     return bool(varies)
 
 
-def _told(name: HeadName, values: Floats) -> Floats:
+def _told(name: HeadName, values: Floats, why: str) -> Floats:
     if np.isnan(values).all():
-        raise TrainingRefusedError(f"{name}: the objective weighs it, but no outcome says it")
+        raise TrainingRefusedError(f"{name}: {why}, but no outcome says it")
     if np.isinf(values).any():
         raise TrainingRefusedError(f"{name}: holds infinite values")
     return values

@@ -1,7 +1,7 @@
 """Fits a router, from the outcomes that a log reveals to a folder of text. The pipeline's side; the shim never imports it."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,8 @@ __all__ = ["MAX_CATEGORIES", "Examples", "Subject", "TrainingRefusedError", "lea
 class Subject:
     """What a router is fitted for: its stream, the features it reads, what an outcome is worth, where events may go.
 
-    ``trained`` goes into the card as it is: the window of the data, say.
+    ``trained`` goes into the card as it is: the window of the data, say. ``limited`` are the heads that a limit is on:
+    they are fitted though the objective does not weigh them.
     """
 
     stream: str
@@ -43,6 +44,7 @@ class Subject:
     destinations: tuple[str, ...]
     settings: Training
     trained: Mapping[str, str | float | int]
+    limited: Collection[str] = ()
 
 
 def learn(
@@ -69,7 +71,7 @@ def learn(
         return train(Examples.of(log, features), folder, subject)
     place = random_place(log.cluster, settings.seed)
     compared = sample or log.take(place < settings.contest_decisions)
-    choice = contest.hold(compared, features, subject.objective, settings)
+    choice = contest.hold(compared, features, subject.objective, settings, subject.limited)
     if compared.n_decisions == log.n_decisions:
         return train(Examples.of(log, features), folder, subject, choice)
     n_kept = min(settings.contest_decisions, int(CALIBRATION_SHARE * log.n_decisions))
@@ -91,7 +93,7 @@ def train(examples: Examples, folder: Path, subject: Subject, choice: Choice | N
     """
     settings = subject.settings
     chosen = choice or Choice(own_share=contest.OWN_SHARES[settings.forms[0]])
-    material = Material.of(examples, subject.objective, settings)
+    material = Material.of(examples, subject.objective, settings, subject.limited)
     if not chosen.residuals:  # nothing tells how latencies spread around their prediction
         material.labels.pop("log_latency", None)
     folder.mkdir(parents=True, exist_ok=True)

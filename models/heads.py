@@ -1,6 +1,6 @@
 """Fits the heads of a router: each head's target, the boosters for all destinations, and those of single ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -71,10 +71,10 @@ class Material:
     settings: Training
 
     @classmethod
-    def of(cls, given: Examples, objective: Objective, settings: Training) -> Self:
+    def of(cls, given: Examples, objective: Objective, settings: Training, limited: Collection[str] = ()) -> Self:
         """Check ``given`` and make it ready; raises TrainingRefusedError as `models.examples` does."""
         examples.check(given, settings)
-        labels = examples.labels(given, objective, settings)
+        labels = examples.labels(given, objective, settings, limited)
         columns = zip(given.category_names, given.categories, strict=True)
         orders = {name: category_order(column) for name, column in columns}
         matrix = Encoder(orders).columns(given.numbers, given.categories)

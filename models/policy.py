@@ -2,7 +2,8 @@
 
 Every function comes in two forms that agree: for one decision (``values`` and ``eligible`` over its candidates), and for
 a log (``values`` of the eligible rows alone, decision i at rows ``offsets[i]:offsets[i + 1]``). Ties go to the candidate
-that comes first.
+that comes first, unless a budget draws between them: ``values`` are then net of prices, and ``greedy`` is the distribution
+that `models.budget` makes of them.
 """
 
 from collections.abc import Sequence
@@ -80,13 +81,22 @@ def floor(distribution: Floats, eligible: Mask, epsilon: float) -> Floats:
     return (1.0 - epsilon) * distribution + eligible * (epsilon / _count(eligible))
 
 
-def explore(values: Floats, eligible: Mask, exploration: Exploration, value_range: float) -> Floats:
+def explore(
+    values: Floats, eligible: Mask, exploration: Exploration, value_range: float, greedy: Floats | None = None
+) -> Floats:
     """Return the distribution a stream's ``exploration`` asks for; every eligible candidate has the floor's probability.
 
-    ``none`` has no floor: its log supports no claim about other choices.
+    ``none`` has no floor: its log supports no claim about other choices; nor does a decision that its exploration budget
+    leaves at ``greedy`` (see `afford_log`).
     """
+    if greedy is not None or exploration.is_bounded:
+        _count(eligible)
+        spread, offsets = np.zeros(len(values)), np.array([0, np.count_nonzero(eligible)])
+        kept = None if greedy is None else greedy[eligible]
+        spread[eligible] = explore_log(values[eligible], offsets, exploration, value_range, kept)
+        return spread
     if exploration.kind == "none":
-        return greedy(values, eligible)
+        return _certain(_best(values, eligible), len(values))
     if exploration.kind == "epsilon":
         return epsilon_floor(values, eligible, exploration.epsilon)
     return floor(squarecb(values, eligible, exploration.gamma, value_range), eligible, exploration.epsilon)
@@ -141,15 +151,20 @@ def epsilon_floor_log(values: Floats, offsets: Integers, epsilon: float) -> Floa
     return floor_log(greedy_log(values, offsets), offsets, epsilon)
 
 
-def squarecb_log(values: Floats, offsets: Integers, gamma: float, value_range: float) -> Floats:
-    """Return `squarecb` of every decision of a log, float64[n_rows]."""
+def squarecb_log(
+    values: Floats, offsets: Integers, gamma: float, value_range: float, greedy: Floats | None = None
+) -> Floats:
+    """Return `squarecb` of every decision of a log, float64[n_rows]; the rest goes as ``greedy`` says, else to the best."""
     _check_squarecb(gamma, value_range)
     best, n_eligible = _best_rows(values, offsets), np.diff(offsets)
     gaps = (np.repeat(values[best], n_eligible) - values) / value_range
     spread: Floats = 1.0 / (np.repeat(n_eligible, n_eligible) + gamma * gaps)
-    spread[best] = 0.0
-    spread[best] = 1.0 - np.add.reduceat(spread, offsets[:-1])
-    return spread
+    if greedy is None:
+        spread[best] = 0.0
+        spread[best] = 1.0 - np.add.reduceat(spread, offsets[:-1])
+        return spread
+    rest = np.maximum(1.0 - np.add.reduceat(spread, offsets[:-1]), 0.0)
+    return spread + np.repeat(rest, n_eligible) * greedy
 
 
 def floor_log(distribution: Floats, offsets: Integers, epsilon: float) -> Floats:
@@ -159,13 +174,59 @@ def floor_log(distribution: Floats, offsets: Integers, epsilon: float) -> Floats
     return (1.0 - epsilon) * distribution + np.repeat(epsilon / n_eligible, n_eligible)
 
 
-def explore_log(values: Floats, offsets: Integers, exploration: Exploration, value_range: float) -> Floats:
+def explore_log(
+    values: Floats, offsets: Integers, exploration: Exploration, value_range: float, greedy: Floats | None = None
+) -> Floats:
     """Return `explore` of every decision of a log, float64[n_rows]."""
-    if exploration.kind == "none":
-        return greedy_log(values, offsets)
-    if exploration.kind == "epsilon":
-        return epsilon_floor_log(values, offsets, exploration.epsilon)
-    return floor_log(squarecb_log(values, offsets, exploration.gamma, value_range), offsets, exploration.epsilon)
+    allowance = exploration.allowance(value_range)
+    if exploration.kind == "none" or allowance == 0.0:
+        return greedy_log(values, offsets) if greedy is None else greedy
+    best = greedy_log(values, offsets) if greedy is None else greedy
+    exploring = best
+    if exploration.kind == "squarecb":
+        exploring = squarecb_log(values, offsets, exploration.gamma, value_range, greedy)
+    exploring = floor_log(exploring, offsets, exploration.epsilon)
+    if not exploration.is_bounded:
+        return exploring
+    return afford_log(best, exploring, values, offsets, allowance, exploration.min_propensity)
+
+
+def afford_log(
+    greedy: Floats,
+    exploring: Floats,
+    values: Floats,
+    offsets: Integers,
+    allowance: float | None,
+    min_propensity: float,
+) -> Floats:
+    """Return, per decision of a log, as much of ``exploring`` as costs at most ``allowance`` of expected value, float64[n_rows].
+
+    With g = ``greedy``, e = ``exploring``, m = ``min_propensity`` and k eligible, the distribution is
+    ``(1 - k m) ((1 - w) g + w e) + m`` with the largest w in [0, 1] of an expected loss against g within the allowance
+    (None: w = 1), by the model's own values, that is as right as they are. Where m alone costs more, it is g: not explored.
+
+    Raises
+    ------
+    PolicyError
+        If ``min_propensity`` is more than an even share of a decision's eligible.
+    """
+    n_eligible, starts = np.diff(offsets), offsets[:-1]
+    left = 1.0 - n_eligible * min_propensity
+    if len(left) and left.min() < -_SUM_TOLERANCE:
+        raise PolicyError(f"min_propensity {min_propensity:g} cannot be kept by {int(n_eligible.max())} candidates")
+    left = np.maximum(left, 0.0)
+    if allowance is None:
+        share, is_affordable = np.ones(len(left)), np.ones(len(left), np.bool_)
+    else:
+        worth = np.add.reduceat(greedy * values, starts)
+        gaps = np.repeat(worth, n_eligible) - values
+        remains = allowance - min_propensity * np.add.reduceat(gaps, starts)
+        loss = left * np.add.reduceat(exploring * gaps, starts)
+        is_affordable = remains >= 0.0
+        share = np.divide(remains, loss, out=np.ones_like(loss), where=is_affordable & (loss > remains))
+    w, kept = np.repeat(share, n_eligible), np.repeat(left, n_eligible)
+    mixed = kept * ((1.0 - w) * greedy + w * exploring) + min_propensity
+    return np.where(np.repeat(is_affordable, n_eligible), mixed, greedy)
 
 
 def _certain(index: int, n_candidates: int) -> Floats:
@@ -174,9 +235,14 @@ def _certain(index: int, n_candidates: int) -> Floats:
     return certain
 
 
-def _best(values: Floats, eligible: Mask) -> int:
+def check(values: Floats, eligible: Mask) -> None:
+    """Raise `NothingEligibleError` or `UnusableValuesError` where no choice can be made."""
     _count(eligible)
     _check_values(values[eligible])
+
+
+def _best(values: Floats, eligible: Mask) -> int:
+    check(values, eligible)
     return int(np.where(eligible, values, -np.inf).argmax())
 
 

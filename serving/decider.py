@@ -5,8 +5,10 @@ within it a stop override beats the model and the model beats the static routes.
 destination, or an error.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +23,19 @@ from serving.proposals import DECIDING_MODES, Fault, Proposals
 from serving.view import StreamView, digest_of
 
 Floats = NDArray[np.float64]
+NO_DEBTS: Mapping[str, Floats] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decided:
-    """A decision, and the models that failed on the way to it."""
+    """A decision, the models that failed on the way to it, and the debt of the one that made it where that has prices.
+
+    ``debt`` is (digest, float64[n_resources]): what the model used beyond its limits so far, this decision included.
+    """
 
     decision: Decision
     faults: tuple[Fault, ...] = ()
+    debt: tuple[str, Floats] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +61,7 @@ def decide(
     at: datetime,
     decision_id: str,
     revision: str,
+    debts: Mapping[str, Floats] = NO_DEBTS,
 ) -> Decided:
     """Decide where the event goes.
 
@@ -63,6 +71,8 @@ def decide(
         The stop override in force for the stream at ``at``, if any: the static routes then decide, without exploration.
     decision_id, revision
         The decision's name, and the name of the configuration that ``plan`` was compiled from.
+    debts
+        By digest, what each model used beyond its limits so far, as earlier decisions gave it.
 
     Raises
     ------
@@ -79,10 +89,11 @@ def decide(
         proposed = Proposals.only(case.static())
         assignment = _certain(proposed, f"override: stopped by {stop.actor}: {stop.reason}", stop)
     else:
-        proposed = proposals.of_models(case, view)
+        proposed = proposals.of_models(case, view, debts)
         assignment = _draw(case, view, proposed)
     decision = _record(case, view, proposed, assignment, decision_id=decision_id, revision=revision)
-    return Decided(decision=decision, faults=tuple(proposed.faults.values()))
+    debt = _settle(view, proposed, assignment, debts)
+    return Decided(decision=decision, faults=tuple(proposed.faults.values()), debt=debt)
 
 
 def decide_statically(
@@ -117,20 +128,35 @@ def _draw(case: Case, view: StreamView, proposed: Proposals) -> _Assignment:
     return _Assignment(
         index=index,
         mixture=mixture,
-        reason=_reason(arm, view, proposed, index),
+        reason=_reason(case, arm, view, proposed, index),
         arm=arm,
         arm_probability=probability,
         arm_unit=unit,
     )
 
 
-def _reason(arm: Arm, view: StreamView, proposed: Proposals, index: int) -> str:
+def _reason(case: Case, arm: Arm, view: StreamView, proposed: Proposals, index: int) -> str:
     if arm == "static":
         return "static: no champion" if view.mode in DECIDING_MODES else f"static: mode {view.mode}"
     if fault := proposed.faults.get(arm):
         return f"static: fallback: {fault.reason}"
-    best = proposed.distributions[arm].argmax() == index
-    return f"{arm}: {'highest expected value' if best else 'explored'}"
+    distribution, limited = proposed.distributions[arm], arm in proposed.uses
+    if distribution.argmax() != index:
+        return f"{arm}: explored, or drawn between equals within the limits" if limited else f"{arm}: explored"
+    best = "highest expected value within the limits" if limited else "highest expected value"
+    unexplored = case.plan.stream.exploration.is_bounded and np.count_nonzero(distribution) == 1
+    return f"{arm}: {best}{', not explored' if unexplored and np.count_nonzero(case.eligible) > 1 else ''}"
+
+
+def _settle(
+    view: StreamView, proposed: Proposals, assignment: _Assignment, debts: Mapping[str, Floats]
+) -> tuple[str, Floats] | None:
+    """Charge the assigned candidate's use to the model whose arm it was; what the static routes use is nobody's debt."""
+    use = proposed.uses.get(assignment.arm)
+    model = view.champion if assignment.arm == "champion" else view.challenger
+    if use is None or model is None or model.tariff is None:
+        return None
+    return model.digest, model.tariff.settle(debts.get(model.digest), use[:, assignment.index])
 
 
 def _record(

@@ -1,14 +1,19 @@
 """What a shim says of itself: what it serves, what it was told to, and what is wrong with it."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from serving.problems import Problem
 from serving.shelf import FORECASTER, ROUTER
 from serving.shim import Shim
 from serving.view import ReleaseView, StreamView, digest_of
+
+Floats = NDArray[np.float64]
 
 
 def current_model(view: ReleaseView, name: str) -> dict[str, Any]:
@@ -51,6 +56,9 @@ def problems(shim: Shim) -> list[str]:
         found.append(f"spool: {shim.recorder.failure}; {shim.recorder.n_refused} records refused so far")
     if shim.overrides.failure:
         found.append(f"overrides: {shim.overrides.failure}")
+    if shim.debts.failure:
+        found.append(f"debts: {shim.debts.failure}")
+    found += _unpriced(shim)
     if shim.overrides.n_damaged_lines:
         found.append(f"overrides: {shim.overrides.n_damaged_lines} damaged lines in the journal; the others hold")
     return found
@@ -67,12 +75,39 @@ def status(shim: Shim, at: datetime) -> dict[str, Any]:
         "policy_revision": shim.plan.revision,
         "generation": view.generation,
         "head": view.head,
-        "streams": {name: _stream(of_stream) for name, of_stream in streams.items()},
+        "streams": {
+            name: _stream(of_stream) | _owed(of_stream, shim.debts.of(name)) for name, of_stream in streams.items()
+        },
         "forecast": view.forecast.digest if view.forecast else None,
         "overrides": shim.overrides.in_force(at),
         "remembered_decisions": len(shim.memory),
         "problems": problems(shim),
     }
+
+
+def _owed(view: StreamView, debts: Mapping[str, Floats]) -> dict[str, Any]:
+    """Return, per role and limit, what was used beyond the limit so far; nothing for a stream without limits."""
+    owed = {
+        role: dict(zip((limit.name for limit in model.tariff.meter.limits), debts[model.digest].tolist(), strict=True))
+        for role, model in view.models()
+        if model.tariff and model.digest in debts
+    }
+    return {"owed": owed} if owed else {}
+
+
+def _unpriced(shim: Shim) -> list[str]:
+    """Say which configured limits are not in force: a router keeps to those it was approved with."""
+    found = []
+    for name, plan in shim.plan.streams.items():
+        view = shim.releases.view.streams.get(name)
+        for role, model in () if view is None else view.models():
+            priced = model.tariff.meter.limits if model.tariff else ()
+            other = [limit.name for limit in plan.stream.limits if limit not in priced]
+            other += [limit.name for limit in priced if limit not in plan.stream.limits]
+            if other:
+                names = ", ".join(dict.fromkeys(other))
+                found.append(f"limits: {role} of {name} was approved with other limits on {names}: retrain it")
+    return found
 
 
 def _stream(view: StreamView) -> dict[str, Any]:

@@ -5,13 +5,14 @@ the static distribution before anything is drawn. So the logged distribution of 
 share of the mixture stays what it was, and the propensity is true.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models import policy
+from models import policy, tariff
 from serving.case import Case
 from serving.view import Model, ModelRole, StreamView
 
@@ -34,10 +35,14 @@ class Fault:
 
 @dataclass(kw_only=True)
 class Proposals:
-    """The distribution of every policy, by its name. ``faults`` says per role why the static distribution stands in for a model's."""
+    """The distribution of every policy, by its name. ``faults`` says per role why the static distribution stands in for a model's.
+
+    ``uses`` holds, per role whose model has prices, what each candidate would use: float64[n_resources, n_candidates].
+    """
 
     distributions: dict[str, Floats]
     predictions: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
+    uses: dict[str, Floats] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
 
     @classmethod
@@ -52,23 +57,24 @@ class Proposals:
             self.distributions[role] = self.distributions["static"]
 
 
-def of_models(case: Case, view: StreamView) -> Proposals:
-    """Return what the static routes, exploring, and every model of ``view`` would do; a stream that is off asks no model."""
+def of_models(case: Case, view: StreamView, debts: Mapping[str, Floats]) -> Proposals:
+    """Return what the static routes, exploring, and every model of ``view`` would do; a stream that is off asks no model.
+
+    ``debts``: what each model used beyond its limits so far, by its digest; its prices are paced by it.
+    """
     static = policy.floor(case.static(), case.eligible, case.plan.stream.exploration.static_epsilon)
     proposals = Proposals.only(static)
     if view.mode != "off":
-        _score(case, view, proposals)
+        _score(case, view, debts, proposals)
     return proposals
 
 
-def _score(case: Case, view: StreamView, proposals: Proposals) -> None:
-    objective, exploration = case.plan.stream.objective, case.plan.stream.exploration
+def _score(case: Case, view: StreamView, debts: Mapping[str, Floats], proposals: Proposals) -> None:
     for role, model in view.models():
         deciding = role != "shadow" and view.mode in DECIDING_MODES
         try:
             predictions = _predict(case, model)
-            values = predictions["value"]
-            distribution = policy.explore(values, case.eligible, exploration, objective.high - objective.low)
+            distribution, use = _spread(case, model, predictions, debts.get(model.digest))
         except (UnfitModelError, policy.PolicyError) as error:
             fault = Fault(digest=model.digest, reason=f"{role}: {error}", raised=False)
             proposals.stand_in(role, fault, deciding=deciding)
@@ -77,7 +83,25 @@ def _score(case: Case, view: StreamView, proposals: Proposals) -> None:
             proposals.stand_in(role, fault, deciding=deciding)
         else:
             proposals.distributions[role] = distribution
+            if use is not None:
+                proposals.uses[role] = use
             proposals.predictions[role] = {name: tuple(head.tolist()) for name, head in predictions.items()}
+
+
+def _spread(
+    case: Case, model: Model, predictions: dict[str, Floats], debt: Floats | None
+) -> tuple[Floats, Floats | None]:
+    """Return the model's distribution and, where it has prices, the use of each candidate; its net values join the predictions."""
+    stream, values = case.plan.stream, predictions["value"]
+    value_range, priced = stream.objective.high - stream.objective.low, model.tariff
+    if priced is None:
+        return policy.explore(values, case.eligible, stream.exploration, value_range), None
+    destinations = [candidate.destination for candidate in case.candidates]
+    use, prices = priced.meter.event(destinations, case.vectors.numbers, predictions), priced.paced(debt)
+    distribution, predictions["net_value"] = tariff.distribution(
+        values, use, case.eligible, prices, stream.exploration, value_range
+    )
+    return distribution, use
 
 
 def _predict(case: Case, model: Model) -> dict[str, Floats]:

@@ -13,6 +13,7 @@ from features.clock import Clock, ReplayClock, SystemClock
 from models.releases.ledger import Ledger
 from models.releases.store import Store
 from serving.asgi import Application
+from serving.debts import Debts
 from serving.follower import Follower
 from serving.handler import Handler
 from serving.memory import DecisionMemory
@@ -54,6 +55,7 @@ def build(settings: Settings) -> Application:
         overrides=OverrideJournal(settings.state_path / "overrides.journal"),
         recorder=Recorder(settings.spool_path, fsync=settings.fsync),
         memory=DecisionMemory(settings.memory_decisions),
+        debts=Debts(settings.state_path / "debts.json"),
     )
     shim.warm()
     follower.restore()
@@ -63,6 +65,7 @@ def build(settings: Settings) -> Application:
         follower.start()
         yield
         follower.stop()
+        shim.debts.save()
         shim.recorder.close()
 
     return Application(handler=Handler(shim, settings), lifespan=lifespan, max_body_bytes=settings.max_body_bytes)

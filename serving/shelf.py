@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from models import router
+from models import router, tariff
 from models.releases.bundle import BundleError, Manifest
 from models.releases.store import AbsentReleaseError, Store
 from serving import probe
@@ -71,6 +71,7 @@ class Shelf:
         try:
             self._probe(digest, folder)
             loaded = router.load(folder)
+            priced = tariff.load(folder, loaded.card)
         except (ProbeFailedError, router.ContractMismatchError, OSError) as error:
             raise RejectedError(f"{digest[:12]}: {error}") from None
         card = loaded.card
@@ -79,7 +80,7 @@ class Shelf:
         if card.feature_set != plan.features.version:
             wanted = plan.features.version
             raise RejectedError(f"{digest[:12]}: contract mismatch: reads feature set {card.feature_set}, not {wanted}")
-        return Model(digest, loaded)
+        return Model(digest, loaded, priced)
 
     def forecast(self, digest: str) -> ForecastView:
         """Return the forecast in the forecaster's bundle of ``digest``; raises as `router` does."""

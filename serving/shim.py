@@ -18,6 +18,7 @@ from features.vector import FeatureTypeError
 from serving import answer, decider, identity
 from serving.answer import Answer
 from serving.case import FeatureRangeError, NoEligibleDestinationError, Question
+from serving.debts import Debts
 from serving.memory import DecisionMemory
 from serving.metrics import Metrics
 from serving.overrides import OverrideJournal
@@ -71,6 +72,7 @@ class Shim:
     recorder: Recorder
     memory: DecisionMemory
     metrics: Metrics = field(default_factory=Metrics)
+    debts: Debts = field(default_factory=Debts)
 
     def warm(self) -> None:
         """Remember the decisions at the end of the spool, so that a restart forgets none of them."""
@@ -90,8 +92,11 @@ class Shim:
         """
         started_ns = time.perf_counter_ns()
         fresh: dict[int, _Fresh] = {}  # by mark: a batch may hold an event twice
+        owed_before = self.debts.snapshot()
         work = [self._decide_one(request, at, fresh, started_ns) for request in requests]
         logged = not fresh or self._log(list(fresh.values()))
+        if not logged:
+            self.debts.restore(owed_before)
         return [self._answer(item, at, logged=logged) for item in work]
 
     def accept(self, outcomes: Sequence[Outcome]) -> list[str]:
@@ -146,7 +151,14 @@ class Shim:
         stop = self.overrides.stop_for(plan.name, at)
         try:
             decided = decider.decide(
-                question, plan, view, stop, at=at, decision_id=decision_id, revision=self.plan.revision
+                question,
+                plan,
+                view,
+                stop,
+                at=at,
+                decision_id=decision_id,
+                revision=self.plan.revision,
+                debts=self.debts.of(plan.name),
             )
         except NoEligibleDestinationError as error:
             return Problem(422, str(error), "$.candidates", {"excluded": error.excluded})
@@ -154,6 +166,8 @@ class Shim:
             return Problem(422, str(error), str(error).partition(" ")[0])  # it begins with the feature's name
         except FeatureRangeError as error:
             return Problem(422, str(error), "$")
+        if decided.debt is not None:
+            self.debts.set(plan.name, *decided.debt)
         for fault in decided.faults:
             self.metrics.count_fault(plan.name, fault.digest)
             if fault.raised:

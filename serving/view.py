@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from features.records import Mode
 from models.router import Scores
+from models.tariff import Tariff
 
 ModelRole = Literal["champion", "challenger", "shadow"]
 
@@ -27,10 +28,11 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded router and the digest of its bytes."""
+    """A loaded router, the digest of its bytes, and the prices that were sealed with it; None where nothing is limited."""
 
     digest: str
     router: Scorer
+    tariff: Tariff | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

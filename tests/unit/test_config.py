@@ -87,6 +87,75 @@ def test_what_is_wrong_is_named_by_line_field_and_rule(old: str, new: str, line:
     assert said in message
 
 
+LIMITS = """
+[[streams.orders.limits]]
+resource = "usd"
+per_event = 0.0003
+price = "amount"
+
+[[streams.orders.limits]]
+destination = "bank"
+share = 0.2
+"""
+
+
+def test_limits_are_read_with_what_they_are_on() -> None:
+    usd, bank = config.parse(GOOD + LIMITS).streams["orders"].limits
+    assert (usd.name, usd.at_most, usd.head) == ("usd", 0.0003, None)
+    assert (bank.name, bank.at_most, bank.head) == ("share of bank", 0.2, None)
+    predicted = config.parse(GOOD + LIMITS.replace('price = "amount"', "").replace('"usd"', '"cost_usd"'))
+    assert predicted.streams["orders"].limits[0].head == "cost_usd"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("per_event = 0.0003", "per_event = -1.0", "Expected `float` >= 0.0"),
+        ("per_event = 0.0003", "per_event = inf", "per_event must be finite, got inf"),
+        ("per_event = 0.0003", "", "a limit has resource and per_event, or destination and share, got resource, price"),
+        ("share = 0.2", "share = 1.2", "Expected `float` <= 1.0"),
+        ("share = 0.2", "share = 0.2\nper_event = 1.0", "got per_event, destination, share"),
+        ("share = 0.2", "share = 0.2\npace_events = 0", "pace_events: Expected `int` >= 1"),
+        ('"bank"', '"cash"', "limits[1].destination: 'cash' is not a destination of the stream"),
+        ('"amount"', '"event.amount"', "limits[0].price: 'event.amount' is not a number feature of the stream"),
+        ('price = "amount"', "", "limits[0].price: 'usd' is not predicted (cost_usd, latency_ms are): name the number"),
+        ('price = "amount"', 'prize = "amount"', "unknown field `prize`"),
+        (
+            "share = 0.2",
+            'share = 0.2\n[[streams.orders.limits]]\ndestination = "bank"\nshare = 0.1',
+            "limits[2]: 'share of bank' is limited already",
+        ),
+        (
+            "share = 0.2",
+            'share = 0.2\n[[streams.orders.limits]]\ndestination = "card"\nshare = 0.7',
+            "the shares of all destinations sum to 0.9, every event goes somewhere",
+        ),
+    ],
+)
+def test_limits_that_lead_nowhere_are_refused_by_name(old: str, new: str, said: str) -> None:
+    assert LIMITS.count(old) == 1, old
+    with pytest.raises(ConfigurationError) as caught:
+        config.parse(GOOD + LIMITS.replace(old, new))
+    message = str(caught.value)
+    assert said in message
+    assert "streams.orders.limits" in message
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ("budget = 0.1\nbudget_share = 0.1", "budget or budget_share, got both: 0.1 and 0.1"),
+        ("budget = -0.1", "Expected `float` >= 0.0"),
+        ("budget_share = 1.1", "Expected `float` <= 1.0"),
+        ("min_propensity = 0.6", "exploration.min_propensity: 2 destinations cannot have 0.6 each"),
+    ],
+)
+def test_an_exploration_budget_that_is_none_is_refused(fields: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        config.parse(f"{GOOD}\n[streams.orders.exploration]\n{fields}\n")
+    assert said in str(caught.value)
+
+
 def test_toml_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"broken\.toml: .*line 2"):
         config.parse("[streams]\nx = = 1\n", name="broken.toml")

@@ -210,6 +210,24 @@ def test_a_target_that_goes_where_the_log_never_went_is_refused() -> None:
         assert "the log never did" in refusal.explanation
 
 
+def test_decisions_that_were_not_explored_say_nothing_of_a_policy_that_goes_elsewhere_there() -> None:
+    n = 3_000
+    propensity = np.where(np.arange(n) % 20 == 0, 1.0, 0.5)  # one in twenty was sure
+    chosen = np.arange(0, 2 * n, 2) + np.where(propensity == 1.0, 0, np.arange(n) % 2)
+    log = LoggedDecisions(offsets=np.arange(0, 2 * n + 1, 2), chosen=chosen, propensity=propensity, reward=np.ones(n))
+    first, second = np.tile([1.0, 0.0], n), np.tile([0.0, 1.0], n)
+    assert sure(evaluation.estimate_dr(log, first, np.zeros(2 * n))).value == pytest.approx(1.0, abs=0.06)
+    for refusal in (
+        evaluation.estimate_dr(log, second, np.zeros(2 * n)),
+        evaluation.estimate_difference(log, second, first, np.zeros(2 * n)),
+    ):
+        assert isinstance(refusal, Refusal)
+        assert refusal.reason == "no overlap"
+        assert refusal.figures == {"unexplored_share": 0.05, "uncovered_share": 0.05}
+    agreeing = np.where(np.repeat(propensity == 1.0, 2), first, second)
+    assert sure(evaluation.estimate_difference(log, agreeing, first, np.zeros(2 * n))).n_decisions == n
+
+
 def test_a_deterministic_log_supports_only_what_it_did() -> None:
     n = 1_000
     log = LoggedDecisions(

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from fractions import Fraction
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,14 @@ EXPLORATION = st.builds(
     kind=st.sampled_from(["none", "epsilon", "squarecb"]),
     epsilon=st.floats(0.0, 1.0),
     gamma=st.floats(0.01, 1e4),
+)
+BOUNDED = st.builds(
+    Exploration,
+    kind=st.sampled_from(["epsilon", "squarecb"]),
+    epsilon=st.floats(0.0, 1.0),
+    gamma=st.floats(0.01, 1e4),
+    budget=st.none() | st.sampled_from([0.0, 1e-6]) | st.floats(0.0, 1.0),
+    min_propensity=st.sampled_from([0.0, 0.001, 0.08]),
 )
 
 
@@ -82,6 +91,88 @@ def test_the_log_form_agrees_with_the_single_form(
     for start, end in itertools.pairwise(offsets.tolist()):
         alone = policy.explore(flat[start:end], np.ones(end - start, bool), exploration, value_range)
         assert together[start:end] == pytest.approx(alone, abs=1e-14)
+
+
+@settings(deadline=None, max_examples=200)
+@given(CANDIDATES, BOUNDED)
+def test_exploring_costs_at_most_its_budget_and_keeps_the_least_propensity_or_does_not_explore(
+    rows: list[tuple[float, bool]], exploration: Exploration
+) -> None:
+    values, eligible = arrays(rows)
+    found = policy.explore(values, eligible, exploration, 1.0)
+    best = policy.greedy(values, eligible)
+    unbounded = msgspec.structs.replace(exploration, budget=None, min_propensity=0.0)
+    exploring = policy.explore(values, eligible, unbounded, 1.0)
+    allowance, least = exploration.allowance(1.0), exploration.min_propensity
+    assert abs(found.sum() - 1.0) <= 1e-12
+    assert (found[~eligible] == 0.0).all()
+    loss = float(((best - found) * np.where(eligible, values, 0.0)).sum())
+    if allowance is not None:
+        assert loss <= allowance + 1e-12
+    if (found == best).all():
+        floor_loss = least * float((values[best.argmax()] - values[eligible]).sum())
+        dear = allowance is not None and (allowance == 0.0 or floor_loss > allowance)
+        assert dear or exploring == pytest.approx(best, abs=1e-9) or eligible.sum() == 1
+        return
+    assert (found[eligible] >= least - 1e-15).all()
+    if allowance is not None and loss < allowance - 1e-9:  # what is affordable is not held back
+        kept = 1.0 - eligible.sum() * least
+        assert found == pytest.approx(kept * exploring + least * eligible, abs=1e-9)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(VALUE, min_size=1, max_size=9), max_size=8), BOUNDED, st.floats(0.1, 10.0))
+def test_the_log_form_of_a_bounded_spread_agrees_bit_for_bit(
+    decisions: list[list[float]], exploration: Exploration, value_range: float
+) -> None:
+    offsets = np.cumsum([0] + [len(values) for values in decisions]).astype(np.int64)
+    flat = np.array([value for values in decisions for value in values], dtype=np.float64)
+    together = policy.explore_log(flat, offsets, exploration, value_range)
+    for start, end in itertools.pairwise(offsets.tolist()):
+        alone = policy.explore(flat[start:end], np.ones(end - start, bool), exploration, value_range)
+        if exploration.is_bounded:
+            assert together[start:end].tolist() == alone.tolist()
+        else:
+            assert together[start:end] == pytest.approx(alone, abs=1e-14)
+
+
+def test_the_budget_mixes_the_spread_with_the_greedy_choice_by_the_largest_weight() -> None:
+    values, everyone = np.array([1.0, 0.0]), np.ones(2, bool)
+    exploration = Exploration(epsilon=0.4, budget=0.05)  # the whole spread would cost .2: a quarter of it is affordable
+    assert policy.explore(values, everyone, exploration, 1.0) == pytest.approx([0.95, 0.05])
+    in_shares = Exploration(epsilon=0.4, budget_share=0.025)
+    assert policy.explore(values, everyone, in_shares, 2.0) == pytest.approx([0.95, 0.05])
+
+
+def test_a_floor_that_the_budget_does_not_pay_for_is_not_explored_at_all() -> None:
+    everyone = np.ones(2, bool)
+    exploration = Exploration(epsilon=0.4, budget=0.05, min_propensity=0.1)
+    assert policy.explore(np.array([1.0, 0.0]), everyone, exploration, 1.0).tolist() == [1.0, 0.0]
+    assert policy.explore(np.array([1.0, 0.5]), everyone, exploration, 1.0) == pytest.approx([0.9, 0.1])
+    with np.errstate(all="raise"):  # what is left of the budget is below 0, and the whole spread costs nothing
+        dear = Exploration(epsilon=0.0, budget=0.05, min_propensity=0.1)
+        assert policy.explore(np.array([1.0, 0.0]), everyone, dear, 1.0).tolist() == [1.0, 0.0]
+    near = policy.explore(np.array([1.0, 0.9]), everyone, exploration, 1.0)
+    assert near == pytest.approx([1 - 0.8 * 0.2 - 0.1, 0.8 * 0.2 + 0.1])
+    with pytest.raises(PolicyError, match=r"min_propensity 0\.6 cannot be kept by 2 candidates"):
+        policy.explore(np.zeros(2), everyone, Exploration(min_propensity=0.6), 1.0)
+
+
+def test_a_budget_of_nothing_is_greedy_and_sure() -> None:
+    for kind in ("epsilon", "squarecb"):
+        exploration = Exploration(kind=kind, budget=0.0)  # type: ignore[arg-type]
+        assert policy.explore(np.array([0.5, 0.5]), np.ones(2, bool), exploration, 1.0).tolist() == [1.0, 0.0]
+
+
+def test_squarecb_leaves_the_rest_to_the_priced_choice_and_agrees_with_itself_where_that_is_sure() -> None:
+    values, offsets, best = np.array([0.2, 1.0, 0.9]), np.array([0, 3]), np.array([0.0, 1.0, 0.0])
+    assert policy.squarecb_log(values, offsets, 10.0, 1.0, best) == pytest.approx(
+        policy.squarecb_log(values, offsets, 10.0, 1.0), abs=1e-15
+    )
+    tied = np.array([0.0, 0.5, 0.5])
+    drawn = policy.squarecb_log(np.array([0.2, 1.0, 1.0]), offsets, 10.0, 1.0, tied)
+    assert drawn[1] == drawn[2]
+    assert drawn.sum() == pytest.approx(1.0)
 
 
 @settings(deadline=None)
