@@ -130,14 +130,15 @@ class Gate(Part, frozen=True, kw_only=True):
             raise ValueError(f"ladder shares must rise from rung to rung, got {shares}")
 
 
-FormName = Literal["pooled", "own", "blend"]
+FormName = Literal["pooled", "own", "blend", "shared"]
 
 
 class Training(Part, frozen=True, kw_only=True):
     """How the router of a stream is fitted.
 
     ``forms`` compete on decisions they have not seen: ``pooled`` has one model of all (event, destination) pairs, ``own``
-    one more for every destination with ``min_own_outcomes``, ``blend`` the mean of both. At most ``contest_decisions``
+    one more for every destination with ``min_own_outcomes``, ``blend`` the mean of both; ``shared`` is a forest whose
+    trees serve all destinations and whose leaves are each one's own, for logs of a few thousand events. At most ``contest_decisions``
     of the log are used for that, in ``contest_folds`` folds; 0 takes the first form. ``latency_quantiles`` are predicted
     beside the mean where outcomes carry latencies.
 

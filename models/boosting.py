@@ -1,6 +1,6 @@
 """Trains LightGBM on one matrix that is binned once: every head, fold and destination reads the same bins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import lightgbm
@@ -51,6 +51,24 @@ class Trainer:
             chosen["num_threads"] = 1
         return lightgbm.train(chosen, data, num_boost_round=rounds)
 
+    def fit_projections(
+        self, labels: Iterable[Floats], weight: Floats, rows: Integers, chosen: Mapping[str, Any]
+    ) -> lightgbm.Booster:
+        """Return a booster with a tree for each of ``labels`` (float64[n]), none of which knows of the others.
+
+        ``rows`` (rising) are fitted on, with LightGBM's parameters ``chosen``. Each tree fits its label from zero: what
+        the trees before it say is not subtracted.
+        """
+        data = self._data.subset(rows.tolist()).construct()
+        seeds = dict.fromkeys(("bagging_seed", "feature_fraction_seed", "extra_seed"), self.settings.seed)
+        threads = 1 if len(rows) < N_SHARED_ROWS else self.settings.threads
+        fixed = {"objective": "none", "learning_rate": 1.0, "deterministic": True, "num_threads": threads}
+        booster = lightgbm.Booster({**_bin_parameters(self.settings), **fixed, **seeds, **chosen}, data)
+        curvature = weight[rows]
+        for label in labels:
+            booster.update(fobj=_from_zero(label[rows], curvature))
+        return booster
+
     def fit_all(
         self, name: HeadName, labels: Floats, weight: Floats, *, rows: Integers, rounds: int
     ) -> list[lightgbm.Booster]:
@@ -61,6 +79,11 @@ class Trainer:
         ]
 
 
+def _from_zero(label: Floats, weight: Floats) -> Callable[[Floats, lightgbm.Dataset], tuple[Floats, Floats]]:
+    """Return the gradient and curvature of the weighted square of ``label``, whatever has been predicted so far."""
+    return lambda _predicted, _data: (-label * weight, weight)
+
+
 def predict(boosters: Fitted, matrix: Floats, *, rounds: int, threads: int) -> Floats:
     """Return the mean prediction of ``boosters`` after their first ``rounds``, float64[n]."""
     total = np.zeros(len(matrix))
@@ -69,7 +92,7 @@ def predict(boosters: Fitted, matrix: Floats, *, rounds: int, threads: int) -> F
     return total / len(boosters)
 
 
-def own_rows(destination: Integers, known: Integers, n_least: int) -> Mapping[int, Integers]:
+def rows_by_destination(destination: Integers, known: Integers, n_least: int) -> Mapping[int, Integers]:
     """Return, by code, the ``known`` rows of every destination that has at least ``n_least`` of them."""
     codes, counts = np.unique(destination[known], return_counts=True)
     enough = (int(code) for code, count in zip(codes, counts, strict=True) if code >= 0 and count >= n_least)

@@ -11,8 +11,9 @@ where all are. Probes of unlogged probability are fitted on and not counted here
 close, so the value of the chosen one is a little too good; the offline gate judges the bytes on a later slice.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +22,24 @@ from features.config import FormName, Training
 from features.decision_log import DecisionLog
 from features.objective import Objective
 from features.vector import FeatureDefinitions
-from models import calibration, durations, examples, intervals, logged, policy
+from models import boosting, calibration, durations, examples, intervals, logged, partition, policy
 from models.calibration import Scaling
 from models.encoding import Encoder
 from models.examples import Examples, TrainingRefusedError
-from models.heads import FittedHead, Material, Rounds, destination_codes, promised_ms
+from models.heads import HeadFit, Material, Rounds, destination_codes, promised_ms
 from models.router import Contest, Contestant, HeadName
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-OWN_SHARES: dict[FormName, float] = {"pooled": 0.0, "own": 1.0, "blend": 0.5}
+PartName = Literal["own", "shared"]
+# What a destination's own boosters are, and their share of the prediction beside the pooled ones.
+FORMS: dict[FormName, tuple[PartName, float]] = {
+    "pooled": ("own", 0.0),
+    "own": ("own", 1.0),
+    "blend": ("own", 0.5),
+    "shared": ("shared", 1.0),
+}
 ROUND_SHARES = (0.25, 0.5, 1.0)  # of the configured rounds: fitted once, tried at each
 CONFIDENCE = 0.95
 MIN_EFFECTIVE_SIZE = 50.0  # below, a log says nothing of a form's choices
@@ -41,22 +49,32 @@ MIN_EFFECTIVE_SIZE = 50.0  # below, a log says nothing of a form's choices
 class Choice:
     """How a router is to be fitted; ``rounds`` by head, ``residuals`` those of the log-latency, from rows not fitted on."""
 
-    own_share: float = 0.0
+    form: FormName = "pooled"
     rounds: dict[HeadName, Rounds] = field(default_factory=dict)
     scaling: Scaling | None = None
     residuals: tuple[float, ...] = ()
     contest: Contest | None = None
+
+    @property
+    def part(self) -> PartName:
+        """What a destination's own boosters are."""
+        return FORMS[self.form][0]
+
+    @property
+    def own_share(self) -> float:
+        """Their share of the prediction."""
+        return FORMS[self.form][1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crossed:
     """What heads that had not seen a decision predict of its rows: per head, float64[n_rounds, n_rows].
 
-    ``own`` is the word of each row's own boosters, or that of the pooled ones where its destination has none.
+    ``parts`` are the word of each row's own boosters, or that of the pooled ones where its destination has none.
     """
 
     pooled: dict[HeadName, Floats]
-    own: dict[HeadName, Floats]
+    parts: dict[PartName, dict[HeadName, Floats]]
 
 
 def hold(
@@ -74,7 +92,7 @@ def hold(
         crossed = cross_fit(log, features, objective, settings, limited)
     except (TrainingRefusedError, ValueError) as error:
         return Choice(
-            own_share=OWN_SHARES[settings.forms[0]],
+            form=settings.forms[0],
             contest=Contest(chosen=settings.forms[0], n_decisions=log.n_decisions, refusal=str(error)),
         )
     return choose(crossed, log, objective, settings)
@@ -97,57 +115,61 @@ def cross_fit(
     material = Material.of(Examples.of(log, features), objective, settings, limited)
     fold = logged.folds(log.cluster, settings.contest_folds, settings.seed)
     rows = Encoder(material.orders).columns(log.numbers, log.categories)
-    shape = (len(tried_rounds(settings)), len(rows))
-    crossed = Crossed(
-        pooled={name: np.empty(shape) for name in material.labels},
-        own={name: np.empty(shape) for name in material.labels},
-    )
+    crossed = _nothing_yet(list(material.labels), settings, len(rows))
     for number in range(settings.contest_folds):
         learn = np.flatnonzero(fold[log.decision[revealed.row]] != number)
         held_out = np.flatnonzero(fold[log.decision] == number)
         for name in material.labels:
-            fitted = material.fit(
-                name, learn, Rounds(pooled=settings.rounds, own=settings.rounds), own=_wants_own(settings)
-            )
-            _fill(crossed, name, fitted, rows[held_out], held_out, features, material)
+            _fill(crossed, material.head(name, learn), rows[held_out], held_out, tuple(features.numbers))
     return crossed
 
 
-def _wants_own(settings: Training) -> bool:
-    return any(OWN_SHARES[form] for form in settings.forms)
+def _nothing_yet(heads: Sequence[HeadName], settings: Training, n_rows: int) -> Crossed:
+    n_tried = {"own": len(tried_rounds(settings)), "shared": 1}
+    wanted = {part for part, share in (FORMS[form] for form in settings.forms) if share}
+    return Crossed(
+        pooled={name: np.empty((n_tried["own"], n_rows)) for name in heads},
+        parts={part: {name: np.empty((n_tried[part], n_rows)) for name in heads} for part in sorted(wanted)},
+    )
 
 
-def _fill(
-    crossed: Crossed,
-    name: HeadName,
-    fitted: FittedHead,
-    matrix: Floats,
-    at: Integers,
-    features: FeatureDefinitions,
-    material: Material,
-) -> None:
-    settings, numbers = material.settings, tuple(features.numbers)
-    promised = promised_ms(matrix, numbers, settings.latency_offset) if name == "latency_ms" else 0.0
+def _fill(crossed: Crossed, head: HeadFit, matrix: Floats, at: Integers, numbers: Sequence[str]) -> None:
+    """Fit a head's parts and write what they say of the rows ``at``, whose encoded ``matrix`` is float64[n_at, n_features]."""
+    material, settings = head.material, head.material.settings
+    promised = promised_ms(matrix, numbers, settings.latency_offset) if head.name == "latency_ms" else 0.0
     destination = destination_codes(matrix, numbers, material.orders, material.destination_column)
-    for place, rounds in enumerate(tried_rounds(settings)):
-        pooled, own = fitted.predict(matrix, destination, rounds, settings.threads)
-        crossed.pooled[name][place, at] = np.clip(pooled + promised, fitted.low, fitted.high)
-        crossed.own[name][place, at] = np.clip(own + promised, fitted.low, fitted.high)
+    tried, pooled = tried_rounds(settings), head.pooled(settings.rounds)
+    for place, rounds in enumerate(tried):
+        said = boosting.predict(pooled, matrix, rounds=rounds, threads=settings.threads)
+        crossed.pooled[head.name][place, at] = np.clip(said + promised, *head.bounds)
+    for part, told in crossed.parts.items():
+        own = head.own(settings.rounds) if part == "own" else head.shared()
+        for place, rounds in enumerate(tried if part == "own" else [partition.N_TREES]):
+            said = crossed.pooled[head.name][place if part == "own" else -1, at] - promised
+            for code, fitted in own.items():
+                mine = destination == code
+                if mine.any():
+                    said[mine] = boosting.predict(fitted, matrix[mine], rounds=rounds, threads=settings.threads)
+            told[head.name][place, at] = np.clip(said + promised, *head.bounds)
 
 
 def choose(crossed: Crossed, log: DecisionLog, objective: Objective, settings: Training) -> Choice:
     """Return the best rounds of every head, and the form whose choices earn most."""
-    rounds, best = {}, Crossed(pooled={}, own={})
-    for name in crossed.pooled:
-        pooled, own = (_least_loss(name, part[name], log) for part in (crossed.pooled, crossed.own))
-        rounds[name] = Rounds(pooled=tried_rounds(settings)[pooled], own=tried_rounds(settings)[own])
-        best.pooled[name], best.own[name] = crossed.pooled[name][[pooled]], crossed.own[name][[own]]
-    scaled = {form: _scale(best, OWN_SHARES[form], log, objective) for form in settings.forms}
+    tried, rounds = tried_rounds(settings), {}
+    best = Crossed(pooled={}, parts={part: {} for part in crossed.parts})
+    for name, pooled in crossed.pooled.items():
+        place = {"pooled": _least_loss(name, pooled, log)}
+        best.pooled[name] = pooled[place["pooled"]]
+        for part, told in crossed.parts.items():
+            place[part] = _least_loss(name, told[name], log)
+            best.parts[part][name] = told[name][place[part]]
+        rounds[name] = Rounds(pooled=tried[place["pooled"]], own=tried[place.get("own", -1)])
+    scaled = {form: _scale(best, form, log, objective) for form in settings.forms}
     q = objective.clip(np.mean([each.value for each in scaled.values()], axis=0))
     earned, refusal = _earnings({form: each.value for form, each in scaled.items()}, q, log, objective)
     chosen = _simplest_best(earned, log) if earned else settings.forms[0]
     return Choice(
-        own_share=OWN_SHARES[chosen],
+        form=chosen,
         rounds=rounds,
         scaling=scaled[chosen].scaling,
         residuals=scaled[chosen].residuals,
@@ -184,8 +206,13 @@ class _Scaled:
     residuals: tuple[float, ...]
 
 
-def _scale(best: Crossed, own_share: float, log: DecisionLog, objective: Objective) -> _Scaled:
-    heads = {name: (1.0 - own_share) * best.pooled[name][0] + own_share * best.own[name][0] for name in best.pooled}
+def _scale(best: Crossed, form: FormName, log: DecisionLog, objective: Objective) -> _Scaled:
+    """Return a form's value; ``best`` holds one prediction per row, float64[n_rows], of each head."""
+    part, share = FORMS[form]
+    heads = {
+        name: (1.0 - share) * pooled + share * best.parts[part][name] if share else pooled
+        for name, pooled in best.pooled.items()
+    }
     n_rows = int(log.offsets[-1])
     success, scaling, over_sla = heads.get("success_probability", np.zeros(n_rows)), None, None
     residuals: tuple[float, ...] = ()

@@ -92,7 +92,7 @@ def train(examples: Examples, folder: Path, subject: Subject, choice: Choice | N
         If there are too few rows, a label has one class or is not finite, or a feature is infinite.
     """
     settings = subject.settings
-    chosen = choice or Choice(own_share=contest.OWN_SHARES[settings.forms[0]])
+    chosen = choice or Choice(form=settings.forms[0])
     material = Material.of(examples, subject.objective, settings, subject.limited)
     if not chosen.residuals:  # nothing tells how latencies spread around their prediction
         material.labels.pop("log_latency", None)
@@ -125,14 +125,18 @@ def train(examples: Examples, folder: Path, subject: Subject, choice: Choice | N
 def _fit_head(folder: Path, name: HeadName, material: Material, choice: Choice) -> Head:
     settings = material.settings
     rounds = choice.rounds.get(name) or Rounds(pooled=settings.rounds, own=settings.rounds)
-    fitted = material.fit(name, np.arange(len(material.matrix)), rounds, own=choice.own_share > 0.0)
+    head = material.head(name, np.arange(len(material.matrix)))
+    own: Mapping[int, Fitted] = {}
+    if choice.own_share:
+        own = head.own(rounds.own) if choice.part == "own" else head.shared()
     destinations = material.orders[material.destination_column] if material.destination_column else ()
+    low, high = head.bounds
     return Head(
-        files=_save(folder, name, fitted.pooled),
-        low=fitted.low,
-        high=fitted.high,
-        own={destinations[code]: _save(folder, f"{name}_of_{code}", boosters) for code, boosters in fitted.own.items()},
-        own_share=choice.own_share if fitted.own else 0.0,
+        files=_save(folder, name, head.pooled(rounds.pooled)),
+        low=low,
+        high=high,
+        own={destinations[code]: _save(folder, f"{name}_of_{code}", boosters) for code, boosters in own.items()},
+        own_share=choice.own_share if own else 0.0,
         offset=settings.latency_offset if name == "latency_ms" else None,
         scaling=choice.scaling if name == "success_probability" else None,
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from features.config import Training
 from features.objective import MS_PER_MINUTE, Objective
 from features.vector import CategoryColumn
-from models import boosting, durations, examples
+from models import boosting, durations, examples, partition
 from models.boosting import Fitted, Trainer
 from models.encoding import Encoder
 from models.examples import Examples
@@ -29,26 +29,6 @@ class Rounds:
 
     pooled: int
     own: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class FittedHead:
-    """The boosters of one head; ``own`` by the code of the destination. ``low`` and ``high`` bound what was seen."""
-
-    pooled: Fitted
-    own: Mapping[int, Fitted]
-    low: float
-    high: float
-
-    def predict(self, matrix: Floats, destination: Integers, rounds: int, threads: int) -> tuple[Floats, Floats]:
-        """Return what the boosters for all, and where there are any the destination's own, predict, float64[n] each."""
-        pooled = boosting.predict(self.pooled, matrix, rounds=rounds, threads=threads)
-        mine = pooled.copy()
-        for code, fitted in self.own.items():
-            rows = destination == code
-            if rows.any():
-                mine[rows] = boosting.predict(fitted, matrix[rows], rounds=rounds, threads=threads)
-        return pooled, mine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,37 +71,24 @@ class Material:
             settings=settings,
         )
 
-    def fit(self, name: HeadName, rows: Integers, rounds: Rounds, *, own: bool) -> FittedHead:
-        """Fit a head on ``rows``, for single destinations too where ``own`` says so."""
-        labels, settings = self.labels[name], self.settings
+    @property
+    def destination_place(self) -> int:
+        """Which column of the matrix is the destination, -1 if none is."""
+        column, n_numbers = self.destination_column, self.matrix.shape[1] - len(self.orders)
+        return -1 if column is None else n_numbers + list(self.orders).index(column)
+
+    def head(self, name: HeadName, rows: Integers) -> "HeadFit":
+        """Return the fit of a head on those of ``rows`` whose outcome tells of it, with timeouts imputed from them alone."""
+        labels = self.labels[name]
         known = rows[~np.isnan(labels[rows])]
-        target = self._target(name, known, rounds.pooled)
-        of_one = {}
-        if own:
-            seen = boosting.own_rows(self.destination, known, settings.min_own_outcomes)
-            of_one = {
-                code: self.trainer.fit_all(name, target, self.weight, rows=mine, rounds=rounds.own)
-                for code, mine in seen.items()
-                if labels[mine].min() < labels[mine].max()  # what never varies there is left to the boosters for all
-            }
-        return FittedHead(
-            pooled=self.trainer.fit_all(name, target, self.weight, rows=known, rounds=rounds.pooled),
-            own=of_one,
-            low=float(labels[known].min()),
-            high=float(target[known].max() if name == "log_latency" else labels[known].max()),
-        )
-
-    def _target(self, name: HeadName, known: Integers, rounds: int) -> Floats:
-        """Return what is fitted: the labels, less what was promised, and with timeouts moved to what is expected of them."""
-        if name == "latency_ms":
-            return self.labels[name] - self.promised
+        target = labels - self.promised if name == "latency_ms" else labels
         if name == "log_latency" and self.censored[known].any():
-            return self._imputed(self.labels[name], known, rounds)
-        return self.labels[name]
+            target = self._imputed(labels, known)
+        return HeadFit(material=self, name=name, known=known, target=target)
 
-    def _imputed(self, bounds: Floats, known: Integers, rounds: int) -> Floats:
+    def _imputed(self, bounds: Floats, known: Integers) -> Floats:
         """Return the logarithms with timeouts imputed from predictions of the half that was not fitted on."""
-        target, halves = bounds.copy(), (known[::2], known[1::2])
+        target, halves, rounds = bounds.copy(), (known[::2], known[1::2]), self.settings.rounds
         for _ in range(_IMPUTATIONS):
             predicted = np.empty(len(bounds))
             for mine, other in (halves, halves[::-1]):
@@ -132,6 +99,47 @@ class Material:
             residual = (bounds - predicted)[known]
             target[known] = durations.impute(bounds[known], predicted[known], residual, self.censored[known])
         return target
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadFit:
+    """One head about to be fitted: the rows that tell of it, int64[n_known], and what each says, float64[n]."""
+
+    material: Material
+    name: HeadName
+    known: Integers
+    target: Floats
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the most that was seen of the head, imputed timeouts among it."""
+        seen = self.target if self.name == "log_latency" else self.material.labels[self.name]
+        return float(seen[self.known].min()), float(seen[self.known].max())
+
+    def pooled(self, rounds: int) -> Fitted:
+        """Fit the boosters for all destinations."""
+        return self.material.trainer.fit_all(
+            self.name, self.target, self.material.weight, rows=self.known, rounds=rounds
+        )
+
+    def own(self, rounds: int) -> Mapping[int, Fitted]:
+        """Fit the boosters of single destinations, by code; what never varies at one is left to the boosters for all."""
+        material = self.material
+        seen = boosting.rows_by_destination(material.destination, self.known, material.settings.min_own_outcomes)
+        return {
+            code: material.trainer.fit_all(self.name, self.target, material.weight, rows=rows, rounds=rounds)
+            for code, rows in seen.items()
+            if self.target[rows].min() < self.target[rows].max()
+        }
+
+    def shared(self) -> Mapping[int, Fitted]:
+        """Grow trees that all destinations share, and give each destination its own leaves, by code."""
+        material, settings = self.material, self.material.settings
+        seen = boosting.rows_by_destination(material.destination, self.known, settings.min_own_outcomes)
+        if len(seen) < 2:  # noqa: PLR2004 - there is nothing to share
+            return {}
+        column = material.destination_place
+        return partition.grow(self.target, material.weight, seen, material.matrix, material.trainer, column)
 
 
 def category_order(column: CategoryColumn) -> tuple[str, ...]:

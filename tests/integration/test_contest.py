@@ -85,6 +85,34 @@ def test_boosters_of_a_destination_s_own_win_where_destinations_have_nothing_in_
     assert all(each.low < each.value < each.high for each in forms.values())
 
 
+def test_trees_that_destinations_share_learn_more_from_few_events(tmp_path: Path) -> None:
+    """Thirty irrelevant numbers hide the two that tell; one tree for all destinations finds them from a few hundred events."""
+    hidden = FeatureDefinitions(
+        numbers={"x": "event.x", "y": "event.y", **{f"n{i}": f"event.n{i}" for i in range(30)}},
+        categories={"shop": "destination.name"},
+    )
+
+    def noisy(n: int, seed: int) -> DecisionLog:
+        log = log_of(n, seed=seed, probes=True)
+        noise = np.repeat(np.random.default_rng(seed + 100).uniform(-1, 1, (n, 30)), 3, axis=0)
+        return dataclasses.replace(log, numbers=np.hstack([log.numbers, noise]))
+
+    settings = msgspec.structs.replace(SETTINGS, forms=("shared",), contest_decisions=0, min_own_outcomes=50)
+    made = fit.learn(noisy(300, 0), hidden, tmp_path, subject(settings))
+    head = made.card.heads["success_probability"]
+    assert set(head.own) == set(SHOPS)
+    assert head.own_share == 1.0
+    unseen = noisy(3_000, 1)
+    said = made.score_log(unseen.numbers, unseen.categories).heads["success_probability"]
+    assert 0.0 <= said.min() < said.max() <= 1.0
+    truth = 0.5 + 0.45 * np.column_stack(
+        [np.tanh(4 * unseen.numbers[::3, 0]), np.tanh(4 * unseen.numbers[::3, 1]), np.tanh(-4 * unseen.numbers[::3, 0])]
+    )
+    assert np.corrcoef(said, truth.ravel())[0, 1] > 0.8
+    earned = truth[np.arange(3_000), said.reshape(-1, 3).argmax(axis=1)].mean()
+    assert earned > 0.74  # a choice blind to the event earns .5, the best .86
+
+
 def test_the_value_of_a_form_holds_the_truth() -> None:
     """The oracle earns E[max], about .86 here; a router close to it must not be said to earn more."""
     choice = contest.hold(log_of(3_000), FEATURES, SUCCESS, SETTINGS)
