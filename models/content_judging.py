@@ -19,13 +19,14 @@ _LEAST_PROBABILITY = 1e-12  # of the truth, so that one certain error does not d
 
 @dataclass(frozen=True)
 class Judged:
-    """What was chosen on predictions out of fold, and what every contender reached."""
+    """What was chosen on predictions out of fold, what every contender reached, and the chosen one's probabilities, float64[n, n_columns]."""
 
     contender: Contender
     linear_scale: float | None
     neural_scale: float | None
     contest: dict[Contender, Contest]
     scope: Scope
+    probabilities: Floats
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def judge(linear: Floats, neural: Floats, codes: Codes, n_classes: int, max_accu
         for contender in contenders
     }
     scope = choose_scope(best.logits, codes, n_classes, max_accuracy_loss_share)
-    return Judged(best.name, *best.scales, contest, scope)
+    return Judged(best.name, *best.scales, contest, scope, softmax(best.logits))
 
 
 def _scale(name: Contender, parts: Sequence[Floats], codes: Codes) -> _Scaled:

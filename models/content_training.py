@@ -53,6 +53,7 @@ def train(
     out_of_scope: Sequence[str] | None = None,
     trained: Mapping[str, str | float | int] | None = None,
     on_step: Callable[[int, int], None] = lambda _done, _total: None,
+    on_judged: Callable[[Floats], None] = lambda _probabilities: None,
 ) -> content.Classifier:
     """Train on labelled texts, write the classifier to ``folder``, and return it as loaded from there.
 
@@ -60,7 +61,9 @@ def train(
     events of one hour) stay together: shuffled folds promise what a new writer does not keep. On them the contender is
     chosen, the confidence calibrated and the scope threshold set; then all examples are fitted once. The same examples
     in the same order, settings, seed and libraries give the same bytes. ``trained`` (the window of the data, say) goes
-    into the card as it is; ``on_step`` hears (fits done, fits to do).
+    into the card as it is; ``on_step`` hears (fits done, fits to do), ``on_judged`` the probabilities of the classes,
+    float64[n_texts, n_classes], that a classifier which had not seen a text's fold gives it: what a model that learns
+    from this classifier's answers must be shown of these texts.
 
     Raises
     ------
@@ -77,6 +80,7 @@ def train(
     )
     with threadpool_limits(1):  # the order of a sum, and so its last bits, depends on the number of threads
         judged = _judge(examples, cut, settings, seed, on_step)
+        on_judged(judged.probabilities[: len(texts), : len(examples.classes)])
         vocabulary, parts = _fit(examples, cut, settings, seed)
     on_step(settings.n_folds + 1, settings.n_folds + 1)
     origin = {**(trained or {}), "n_examples": len(labels), "n_out_of_scope": len(out_of_scope or ()), "seed": seed}

@@ -149,6 +149,25 @@ def test_confidence_is_calibrated_on_texts_with_known_chances(tmp_path: Path) ->
         assert classifier.classify(text).probabilities[yes] == pytest.approx(expected, abs=0.12)
 
 
+def test_what_is_told_of_training_texts_was_said_without_having_seen_them(tmp_path: Path) -> None:
+    """Labels by chance: learned by heart the classifier is right on nearly all of these texts, unseen on a third."""
+    rng = np.random.default_rng(0)
+    texts = [f"alpha{number} beta{number}" for number in rng.permutation(1_000)[:240]]
+    labels = rng.choice(["x", "y", "z"], len(texts)).tolist()
+    heard: list[np.ndarray] = []
+    settings = replace(SETTINGS, min_documents=1)
+    classifier = train(texts, labels, tmp_path, settings=settings, seed=0, out_of_scope=OUTSIDE, on_judged=heard.append)
+    (told,) = heard
+    assert told.shape == (240, 3)
+    assert (told.sum(axis=1) <= 1 + 1e-9).all()
+    codes = np.unique(labels, return_inverse=True)[1]
+    assert (
+        np.mean([classifier.classify(text).best_label == label for text, label in zip(texts, labels, strict=True)])
+        > 0.9
+    )
+    assert np.mean(told.argmax(axis=1) == codes) < 0.45
+
+
 def test_the_input_is_left_as_it_was(tmp_path: Path) -> None:
     texts, labels = examples()
     facts = [{"n": 1.0}] * len(texts)

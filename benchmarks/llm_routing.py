@@ -1,0 +1,189 @@
+"""Measures routing of prompts between language models, through the product's classifier and router: ``python -m benchmarks.llm_routing``; its last line is JSON.
+
+Two models (RouteLLM's MMLU answers): which prompts are worth a call to the strong one. Nine models: which one to ask.
+Without ``--test`` four tenths of each set, by the ids of its events, are the test; every setting was chosen by
+cross-validation inside the other six.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks import llm_peers, llm_report, llm_router
+from benchmarks.llm_prompts import Floats, Prompts, join, read_prompts
+from features.config import Training
+from features.objective import Objective
+from models.content_fit import Settings
+
+DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "llm_routing"
+NO_DATA = 2  # exit code
+N_GOLD = 1_500  # the paper's gold labels
+N_SEEDS = 3
+
+CONTENT = Settings(pair_span=2, max_terms=10_000, n_inputs=4_000, n_hidden=64, n_threads=1)
+ROUTER = Training(
+    min_decisions=50,
+    rounds=200,
+    n_boosters=3,
+    learning_rate=0.03,
+    leaves=4,
+    min_leaf=20,
+    feature_share=0.5,
+    row_share=0.5,
+    l2=5.0,
+    max_bin=63,
+    forms=("own",),
+    latency_quantiles=(),
+    threads=1,
+)
+# Qualities between 0 and 1 are no labels of a success: what a model falls short of is learned as a cost.
+SHORTFALL = Objective(success=0.0, cost_usd=1.0, low=-1.0, high=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """One set of prompts: what is learned from, and what is tested on."""
+
+    name: str
+    train: Prompts
+    test: Prompts
+
+
+def find_splits(pattern: str, train: Path, test: Path | None) -> list[Split]:
+    """Return a split of every set found; a set that only ``test`` has is learned from all that ``train`` has."""
+    known = read_prompts(train, pattern)
+    if test is None:
+        return [
+            Split(name=name, train=rows.take(~rows.is_held_out), test=rows.take(rows.is_held_out))
+            for name, rows in known.items()
+        ]
+    asked = read_prompts(test, pattern) if known else {}
+    return [
+        Split(name=name, train=known[name] if name in known else join(list(known.values())), test=rows)
+        for name, rows in asked.items()
+    ]
+
+
+def route(train: Prompts, test: Prompts, facts: tuple[str, ...], seed: int) -> Floats:
+    """Return what the product expects of each model, float64[n_test, k], from the texts and from ``facts`` beside them."""
+    known, asked = (llm_router.know_shape(prompts, facts) for prompts in (train, test))
+    content = llm_router.read_content(train, test, name_classes(train), CONTENT, seed)
+    is_binary = bool(np.isin(train.quality, (0.0, 1.0)).all())
+    return llm_router.predict(
+        llm_router.beside(known, content[0]),
+        train.quality,
+        llm_router.beside(asked, content[1]),
+        train.models,
+        ROUTER,
+        llm_router.SUCCESS if is_binary else SHORTFALL,
+    )
+
+
+def name_classes(prompts: Prompts) -> NDArray[np.object_]:
+    """Return what the classifier learns to tell: the subject where training prompts have one, else which models were right."""
+    if "subject" in prompts.facts:
+        return prompts.facts["subject"]
+    return np.array(["".join("1" if each > 0.5 else "0" for each in row) for row in prompts.quality], dtype=object)  # noqa: PLR2004 - right or wrong
+
+
+Method = Callable[[Prompts, Prompts, int], Floats]
+
+
+def pair_methods(split: Split) -> dict[str, Method]:
+    """Return what is compared on two models, by name: the product first; what needs a subject only where there is one."""
+    methods: dict[str, Method] = {
+        llm_report.PRODUCT: lambda train, test, seed: route(train, test, (), seed),
+        llm_report.TFIDF: lambda train, test, _seed: llm_peers.predict_tfidf(train, test),
+        "random": lambda _train, test, seed: np.random.default_rng(seed).random(test.quality.shape),
+    }
+    if "subject" in split.train.facts and "subject" in split.test.facts:
+        methods["product, subject known"] = lambda train, test, seed: route(train, test, ("subject",), seed)
+        methods["subject means"] = lambda train, test, _seed: llm_peers.predict_means(
+            train, test, "subject", llm_peers.PSEUDO_PROMPTS
+        )
+    return methods
+
+
+def nine_methods() -> dict[str, Method]:
+    """Return what is compared on many models, by name: each row's greatest prediction is the model that is asked."""
+    facts = ("task_name", "metric")
+    return {
+        llm_report.PRODUCT: lambda train, test, seed: route(train, test, facts, seed),
+        llm_report.PER_TASK: lambda train, test, _seed: llm_peers.predict_means(train, test, "task_name"),
+        "best single": lambda train, test, _seed: np.tile(train.quality.mean(axis=0), (len(test.texts), 1)),
+        "TF-IDF and task, ridge": lambda train, test, _seed: llm_peers.predict_ridge(train, test, "task_name"),
+        "oracle": lambda _train, test, _seed: test.quality,
+    }
+
+
+def run(
+    split: Split,
+    methods: Mapping[str, Method],
+    seeds: Sequence[int],
+    n_learned: int | None,
+    on_step: Callable[[], None],
+) -> dict[str, list[Floats]]:
+    """Return what each method predicts for the test prompts, per seed; ``n_learned`` rows are drawn anew for each seed, None: all are learned from."""
+    predicted: dict[str, list[Floats]] = {name: [] for name in methods}
+    for seed in seeds:
+        drawn = np.random.default_rng(seed).permutation(len(split.train.texts))[:n_learned]
+        train = split.train.take(drawn)
+        for name, method in methods.items():
+            predicted[name].append(method(train, split.test, seed))
+            on_step()
+    return predicted
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark and return the exit code: 2 if there are no data."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.llm_routing", description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, default=DEFAULT_DATA, help="folder of routellm_*.parquet, llmrouter9_*.parquet"
+    )
+    parser.add_argument("--train", type=Path, help="the same as --data, beside --test")
+    parser.add_argument("--test", type=Path, help="folder of test files; without it, parts of the training files")
+    parser.add_argument("--seeds", type=int, default=N_SEEDS, help=f"draws of {N_GOLD:,} prompts")
+    given = parser.parse_args(arguments)
+    folder, seeds = given.train or given.data, range(given.seeds)
+    pairs = find_splits("routellm_*.parquet", folder, given.test)
+    nines = find_splits("llmrouter9_*.parquet", folder, given.test)
+    if not pairs and not nines:
+        places = f"{folder}" + (f" and {given.test}" if given.test else "")
+        print(f"no routellm_*.parquet or llmrouter9_*.parquet in {places}", file=sys.stderr)
+        return NO_DATA
+    jobs = [(f"{split.name}_{label}", split, drawn, n) for split in pairs for label, drawn, n in _sizes(split, seeds)]
+    reports = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        total = sum(len(pair_methods(split)) * len(drawn) for _, split, drawn, _ in jobs) + len(nines) * len(
+            nine_methods()
+        )
+        bar = progress.add_task("routing", total=total)
+        for name, split, drawn, n_learned in jobs:
+            predicted = run(split, pair_methods(split), drawn, n_learned, lambda: progress.advance(bar))
+            reports.append(
+                llm_report.judge_pair(name, predicted, split.test.quality, n_learned or len(split.train.texts))
+            )
+        for split in nines:
+            predicted = run(split, nine_methods(), (0,), None, lambda: progress.advance(bar))
+            reports.append(llm_report.judge_many(split.name, predicted, split.test.quality, len(split.train.texts)))
+    Console(width=160).print(*(each.table for each in reports))
+    print(json.dumps({each.name: each.summary for each in reports}))
+    return 0
+
+
+def _sizes(split: Split, seeds: Sequence[int]) -> list[tuple[str, Sequence[int], int | None]]:
+    """Return (name, seeds, prompts learned from): draws of the paper's number where there are as many, and all of them once."""
+    gold = [(str(N_GOLD), seeds, N_GOLD)] if len(split.train.texts) > N_GOLD else []
+    return [*gold, ("all", (0,), None)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
