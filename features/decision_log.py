@@ -37,6 +37,8 @@ class DecisionLog:
         Category features as logged.
     destination : CategoryColumn of n_rows
         Which destination each row is.
+    champion : object[n]
+        The digest of the champion that took part, None where none did.
     policies : float64[n_rows] by name
         Each logged policy's distribution; NaN for decisions it took no part in.
     """
@@ -54,6 +56,7 @@ class DecisionLog:
     numbers: Floats
     categories: list[CategoryColumn]
     destination: CategoryColumn
+    champion: NDArray[np.object_]
     policies: dict[str, Floats]
 
     @property
@@ -78,6 +81,7 @@ class DecisionLog:
                 "success",
                 "latency_ms",
                 "cost_usd",
+                "champion",
             )
         }
         return replace(
@@ -147,6 +151,7 @@ def from_table(table: pa.Table, definitions: FeatureDefinitions, *, cluster_by: 
             for column in range(len(definitions.categories))
         ],
         destination=category_column(_flat(table["destinations"]).filter(mask)),
+        champion=table["champion"].to_numpy(),
         policies=_policies(table, lengths, eligible),
     )
 

@@ -11,10 +11,11 @@ from prefect.cache_policies import NO_CACHE
 from features import decision_log, history
 from features.decision_log import DecisionLog
 from features.history import TrainingRows
+from flows import pinning
 from flows.publishing import publish
 from flows.wiring import Wiring, actor, wire
 from models import comparison, evidence, fit, router
-from models.comparison import Comparison, OfflineVerdict
+from models.comparison import AS_LOGGED, Comparison, OfflineVerdict
 from models.evidence import Circumstances
 from models.fit import Examples
 from models.mlmodel import Interface
@@ -46,6 +47,7 @@ def read_rows(wired: Wiring, stream: str) -> TrainingRows:
         stream,
         objective=configured.objective,
         feature_set=configured.features.version,
+        content=wired.classifier(stream),
         as_of=wired.now,
     )
 
@@ -73,14 +75,29 @@ def fit_candidate(wired: Wiring, stream: str, rows: TrainingRows) -> Candidate:
         settings=configured.training,
         trained={"since": str(training.decided_at.min()), "until": str(training.decided_at.max())},
     )
-    return Candidate(folder=folder, digest=bundle.seal(folder, kind="router"), router=fitted, holdout=holdout)
+    return Candidate(
+        folder=folder,
+        digest=bundle.seal(folder, kind="router", pins=pinning.pins(wired, stream)),
+        router=fitted,
+        holdout=holdout,
+    )
 
 
 def compare_candidate(wired: Wiring, stream: str, candidate: Candidate) -> Comparison:
-    """Evaluate the sealed bytes against the live champion on the slice that neither was fitted on."""
-    digest = wired.live(stream).champion
-    champion = None if digest is None else router.load(wired.store.path(digest))
-    return comparison.compare(candidate.holdout, router.load(candidate.folder), champion)
+    """Evaluate the sealed bytes against the live champion on the slice that neither was fitted on.
+
+    A champion that pins another classifier cannot be scored again from vectors that hold this one's answers: it is
+    compared as it was logged, on the decisions that it took part in.
+    """
+    digest, fitted = wired.live(stream).champion, router.load(candidate.folder)
+    if digest is None:
+        return comparison.compare(candidate.holdout, fitted, None)
+    if wired.store.verify(digest).pins == pinning.pins(wired, stream):
+        return comparison.compare(candidate.holdout, fitted, router.load(wired.store.path(digest)))
+    took_part = candidate.holdout.champion == digest
+    if not took_part.any():
+        raise ValueError(f"the champion {digest} pins another classifier, and took part in none of the holdout")
+    return comparison.compare(candidate.holdout.take(took_part), fitted, AS_LOGGED)
 
 
 def register_candidate(

@@ -16,6 +16,8 @@ from models.router import Router, Scores
 Floats = NDArray[np.float64]
 Judgement = Estimate | Refusal
 
+AS_LOGGED: Literal["as_logged"] = "as_logged"
+Champion = Router | Literal["as_logged"] | None  # None: the logged static routes
 QUANTITIES = ("reward", "failure_rate", "latency_minutes")
 
 
@@ -48,8 +50,8 @@ class Comparison:
     until: np.datetime64
 
 
-def compare(log: DecisionLog, candidate: Router, champion: Router | None) -> Comparison:
-    """Evaluate ``candidate`` against ``champion`` (None: the logged static routes) on ``log``.
+def compare(log: DecisionLog, candidate: Router, champion: Champion) -> Comparison:
+    """Evaluate ``candidate`` against ``champion`` on ``log``; `AS_LOGGED` is the one that took part in all of it, as it chose.
 
     The candidate's own predictions are the reward model: they were frozen before this slice began, so the estimate is
     unbiased whatever they are worth; good ones make it narrow.
@@ -79,10 +81,15 @@ def compare(log: DecisionLog, candidate: Router, champion: Router | None) -> Com
     )
 
 
-def champion_distribution(log: DecisionLog, champion: Router | None) -> Floats:
-    """Return the champion's greedy distribution over the log's rows; without a champion, that of the static routes."""
+def champion_distribution(log: DecisionLog, champion: Champion) -> Floats:
+    """Return the champion's greedy distribution over the log's rows; without a champion, that of the static routes.
+
+    A logged distribution is greatest at the greedy choice, whatever spread it.
+    """
     if champion is None:
         return policy.greedy_log(log.policies["static"], log.offsets)
+    if champion == AS_LOGGED:
+        return policy.greedy_log(log.policies["champion"], log.offsets)
     return policy.greedy_log(champion.score_log(log.numbers, log.categories).value, log.offsets)
 
 

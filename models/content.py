@@ -1,6 +1,6 @@
 """The content classifier: an event's text and attributes to a class, its confidence, or "out of scope"; scored with numpy alone.
 
-A classifier on disk is a folder of ``card.json``, ``vocabulary.json``, ``golden.json`` and one ``.npy`` per array.
+A classifier on disk is a folder of ``card.json``, ``vocabulary.json``, ``golden.json`` and a JSON file of arrays per part.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,9 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from features import content as contents
+from features.content import Content
+from features.records import Event
 from models.logits import Linear, Neural, softmax
 from models.router import CARD_FILE, GOLDEN_FILE, ContractMismatchError, ProbeError
 from models.text_terms import BLOCKS, Attribute, Attributes, Columns, Cut, Encoder, Floats32, Vocabulary
@@ -21,6 +24,7 @@ Floats = NDArray[np.float64]
 Contender = Literal["linear", "neural", "pool"]
 Statistic = Literal["probability", "evidence", "margin"]
 
+KIND = "classifier"
 VOCABULARY_FILE = "vocabulary.json"
 _GOLDEN_TOLERANCE = 1e-4  # float32 sums may differ by their order in another build of numpy
 
@@ -51,6 +55,7 @@ class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Logits are ``linear_scale * linear + neural_scale * neural``; a scale of None means that this part is not there.
     ``out_of_scope_column`` says that a last column, after ``classes``, was learned from examples out of scope.
+    ``attributes`` are those of an event that are read beside its text.
     """
 
     classes: Annotated[tuple[str, ...], Meta(min_length=2)]
@@ -62,6 +67,7 @@ class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     contest: dict[Contender, Contest]
     scope: Scope
     trained: dict[str, str | float | int]
+    attributes: tuple[str, ...] = ()
     schema: Annotated[int, Meta(ge=1, le=1)] = 1
     kind: Literal["classifier"] = "classifier"
 
@@ -106,6 +112,17 @@ class Classifier:
         self._encoder = Encoder(card.cut, vocabulary)
         self._linear = linear
         self._neural = neural
+        self.classes = card.classes
+        self._columns = contents.columns_of(card.classes)
+
+    def read(self, event: Event) -> Content | None:
+        """Return what the features of ``event`` hold of its content, None if it has no text: the one way, in serving and elsewhere."""
+        if event.text is None or not event.text.strip():
+            return None
+        said = self.classify(event.text, {name: event.attributes.get(name) for name in self.card.attributes})
+        return Content(
+            label=said.label, confidence=said.confidence, probabilities=said.probabilities, columns=self._columns
+        )
 
     def classify(self, text: str, attributes: Attributes | None = None) -> Classified:
         """Classify one event. A text longer than the card's ``max_characters`` is read to that length.
@@ -155,6 +172,20 @@ def save(folder: Path, card: Card, vocabulary: Vocabulary, linear: Linear | None
     (folder / CARD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
 
 
+def read_card(folder: Path) -> Card:
+    """Read the card alone.
+
+    Raises
+    ------
+    ContractMismatchError
+        If it is not there, or is none.
+    """
+    try:
+        return msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=Card)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ContractMismatchError(f"{CARD_FILE} cannot be read: {error}") from None
+
+
 def load(folder: Path) -> Classifier:
     """Load a classifier.
 
@@ -163,11 +194,11 @@ def load(folder: Path) -> Classifier:
     ContractMismatchError
         If a file cannot be read, or card, vocabulary and arrays do not fit together.
     """
+    card = read_card(folder)
     try:
-        card = msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=Card)
         vocabulary = msgspec.json.decode((folder / VOCABULARY_FILE).read_bytes(), type=Vocabulary)
     except (OSError, msgspec.MsgspecError) as error:
-        raise ContractMismatchError(f"{CARD_FILE} and {VOCABULARY_FILE} cannot be read: {error}") from None
+        raise ContractMismatchError(f"{VOCABULARY_FILE} cannot be read: {error}") from None
     _check(card, vocabulary)
     n_terms = len(vocabulary.terms)
     linear = None if card.linear_scale is None else Linear.load(folder, n_terms, card.n_columns)

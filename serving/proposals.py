@@ -11,8 +11,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from features.vector import Vectors
 from models import policy
 from serving.case import Case
+from serving.reading import Fault, Reading
 from serving.view import Model, ModelRole, StreamView
 
 Floats = NDArray[np.float64]
@@ -23,27 +25,30 @@ class UnfitModelError(ValueError):
     """A model that reads another feature set, or predicts what is no number."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """A model that failed on an event. ``raised`` tells an exception of its own from a prediction that is no number."""
-
-    digest: str
-    reason: str
-    raised: bool
-
-
 @dataclass(kw_only=True)
 class Proposals:
-    """The distribution of every policy, by its name. ``faults`` says per role why the static distribution stands in for a model's."""
+    """The distribution of every policy, by its name.
+
+    ``faults`` says per role why the static distribution stands in for a model's, ``unread`` per classifier that failed
+    why the features had to do without the event's content.
+    """
 
     distributions: dict[str, Floats]
     predictions: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
+    unread: dict[str, Fault] = field(default_factory=dict)
 
     @classmethod
-    def only(cls, static: Floats) -> Self:
+    def only(cls, case: Case, static: Floats) -> Self:
         """Return the policies of a case that the static routes alone decide."""
-        return cls(distributions={"static": static})
+        proposals = cls(distributions={"static": static})
+        proposals.note(case.reading)
+        return proposals
+
+    def note(self, reading: Reading) -> None:
+        """Note the fault of a classifier, if it had one."""
+        if reading.fault is not None:
+            self.unread[reading.fault.digest] = reading.fault
 
     def stand_in(self, role: ModelRole, fault: Fault, *, deciding: bool) -> None:
         """Note a model's fault; where that model decides, it decides as the static routes do."""
@@ -55,7 +60,7 @@ class Proposals:
 def of_models(case: Case, view: StreamView) -> Proposals:
     """Return what the static routes, exploring, and every model of ``view`` would do; a stream that is off asks no model."""
     static = policy.floor(case.static(), case.eligible, case.plan.stream.exploration.static_epsilon)
-    proposals = Proposals.only(static)
+    proposals = Proposals.only(case, static)
     if view.mode != "off":
         _score(case, view, proposals)
     return proposals
@@ -66,7 +71,9 @@ def _score(case: Case, view: StreamView, proposals: Proposals) -> None:
     for role, model in view.models():
         deciding = role != "shadow" and view.mode in DECIDING_MODES
         try:
-            predictions = _predict(case, model)
+            vectors, reading = case.seen_by(model.classifier)
+            proposals.note(reading)
+            predictions = _predict(case, model, vectors)
             values = predictions["value"]
             distribution = policy.explore(values, case.eligible, exploration, objective.high - objective.low)
         except (UnfitModelError, policy.PolicyError) as error:
@@ -80,11 +87,11 @@ def _score(case: Case, view: StreamView, proposals: Proposals) -> None:
             proposals.predictions[role] = {name: tuple(head.tolist()) for name, head in predictions.items()}
 
 
-def _predict(case: Case, model: Model) -> dict[str, Floats]:
+def _predict(case: Case, model: Model, vectors: Vectors) -> dict[str, Floats]:
     wanted = case.plan.features.version
     if model.router.feature_set != wanted:
         raise UnfitModelError(f"reads feature set {model.router.feature_set}, the stream has {wanted}")
-    scores = model.router.score(case.vectors.numbers, case.vectors.categories)
+    scores = model.router.score(vectors.numbers, vectors.categories)
     predictions = {"value": scores.value, **{str(name): head for name, head in scores.heads.items()}}
     for name, predicted in predictions.items():
         if predicted.shape != case.eligible.shape or not np.isfinite(predicted).all():

@@ -16,6 +16,7 @@ _COMMANDS = {  # in the order in which the help shows them
     "ingest": ("flows.cli.learning:ingest", "Take decisions and outcomes into the warehouse."),
     "retrain": ("flows.cli.learning:retrain", "Fit, judge and register a router."),
     "forecast": ("flows.cli.learning:forecast", "Fit, judge and register a demand forecaster, or forecast anew."),
+    "classifier": ("flows.cli.classifying:app", "Train and release what says what a text is about."),
     "promote": ("flows.cli.releasing:promote", "Take the next step of a promotion."),
     "lifecycle": ("flows.cli.learning:lifecycle", "Run one round of everything that goes by itself."),
     "approve": ("flows.cli.approving:approve", "Approve a registered candidate."),
