@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from features import content as contents
 from features.content import Content
 from features.records import Event
-from models.logits import Linear, Neural, softmax
+from models.logits import Linear, Neural
 from models.router import CARD_FILE, GOLDEN_FILE, ContractMismatchError, ProbeError
 from models.text_terms import BLOCKS, Attribute, Attributes, Columns, Cut, Encoder, Floats32, Vocabulary
 
@@ -136,16 +136,22 @@ class Classifier:
         if not columns.size:
             return Classified(None, 1.0, self.card.classes[0], np.zeros(len(self.card.classes)), -np.inf)
         logits = self._logits(columns, values)
-        probabilities = softmax(logits[None])[0]
-        score = float(
-            scope_scores(self.card.scope.statistic, logits[None], probabilities[None], len(self.card.classes))[0]
-        )
-        in_scope = probabilities[: len(self.card.classes)]
-        best = int(in_scope.argmax())
-        label, probability = self.card.classes[best], float(in_scope[best])
+        n_classes = len(self.card.classes)
+        probabilities = _softmax(logits)[:n_classes]
+        best = int(probabilities.argmax())
+        label, probability = self.card.classes[best], float(probabilities[best])
+        score = self._scope_score(logits, probability)
         if score < self.card.scope.threshold:
-            return Classified(None, 1.0 - probability, label, in_scope, score)
-        return Classified(label, probability, label, in_scope, score)
+            return Classified(None, 1.0 - probability, label, probabilities, score)
+        return Classified(label, probability, label, probabilities, score)
+
+    def _scope_score(self, logits: Floats, probability: float) -> float:
+        """Return `scope_scores` of one row."""
+        statistic, n_classes = self.card.scope.statistic, len(self.card.classes)
+        if statistic == "probability":
+            return probability
+        evidence = float(logits[:n_classes].max())
+        return evidence - float(logits[n_classes]) if statistic == "margin" else evidence
 
     def _logits(self, columns: Columns, values: Floats32) -> Floats:
         logits = np.zeros(self.card.n_columns)
@@ -154,6 +160,13 @@ class Classifier:
         if self._neural is not None and self.card.neural_scale is not None:
             logits += self.card.neural_scale * self._neural.score(columns, values)
         return logits
+
+
+def _softmax(logits: Floats) -> Floats:
+    """Return `models.logits.softmax` of one row, without what shaping it as a table costs."""
+    grown: Floats = np.exp(logits - logits.max())
+    grown /= grown.sum()
+    return grown
 
 
 def scope_scores(statistic: Statistic, logits: Floats, probabilities: Floats, n_classes: int) -> Floats:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.records import Event
-from models import arrays, content
+from models import arrays, content, text_terms
 from models.content import Card, Contest, Scope
 from models.logits import Linear, Neural, softmax
 from models.releases import bundle
@@ -149,6 +149,51 @@ def test_attributes_become_values_and_bins_and_what_is_missing_says_nothing() ->
     facts: Attributes = {"amount": 15, "region": "eu", "urgent": True, "gone": None, "unknown": 3.0}
     assert cut.blocks("", facts)[2] == ["amount#1", "region=eu", "urgent=True"]
     assert cut.blocks("", {"amount": float("nan")})[2] == []
+
+
+def _dense_oracle(cut: Cut, vocabulary: Vocabulary, text: str, facts: Attributes | None) -> np.ndarray:
+    """The vector as its definition says it, term by term."""
+    dense = np.zeros(len(vocabulary.terms))
+    n_blocks = len({term[0] for term in vocabulary.terms})
+    for block, terms in zip("wca", cut.blocks(text, facts), strict=True):
+        part = np.zeros(len(vocabulary.terms))
+        for column, term in enumerate(vocabulary.terms):
+            if term[0] == block and (count := terms.count(term[1:])):
+                part[column] = (1 + np.log(count)) * vocabulary.weights[column]
+        dense += part / (np.linalg.norm(part) * n_blocks**0.5) if part.any() else 0.0
+    return dense
+
+
+@given(
+    words=st.lists(
+        st.sampled_from(["pay", "the", "bill", "ab", "a", "pay~the", "^", "$", "table!", "x y"]), max_size=9
+    ),
+    span=st.integers(1, 5),
+    grams=st.sampled_from([(1, 1), (1, 3), (2, 4), (4, 4)]),
+)
+def test_what_is_encoded_is_what_the_cut_says(words: list[str], span: int, grams: tuple[int, int]) -> None:
+    """The shim's shortcuts (pairs never written, n-grams remembered) against the definition, twice for the memory."""
+    cut = Cut(pair_span=span, min_gram=grams[0], max_gram=grams[1])
+    vocabulary = fit_vocabulary(
+        cut, ["pay the bill", "the table x", "a ab pay"], [None] * 3, min_documents=1, max_terms=999
+    )
+    encoder, text = Encoder(cut, vocabulary), " ".join(words)
+    for _ in range(2):
+        columns, values = encoder.encode(text)
+        dense = np.zeros(len(vocabulary.terms))
+        dense[columns] = values
+        assert len(set(columns.tolist())) == len(columns)
+        np.testing.assert_allclose(dense, _dense_oracle(cut, vocabulary, text, None), atol=1e-6)
+
+
+def test_the_words_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_terms, "_REMEMBERED_WORDS", 3)
+    encoder = Encoder(CUT, VOCABULARY)
+    before = [values.tolist() for _, values in map(encoder.encode, TEXTS)]
+    assert before == [values.tolist() for _, values in map(encoder.encode, TEXTS)]
+    encoder.encode("y" * 33)
+    assert 0 < len(encoder._grams) <= 3
+    assert "y" * 33 not in encoder._grams
 
 
 def test_every_block_weighs_alike() -> None:
