@@ -148,13 +148,12 @@ class Encoder:
         columns = [known[word] for word in words if word in known]
         bordered = [_START, *words, _END]
         for first, left in enumerate(bordered[:-1] if words else ()):
-            last = len(bordered) - (first == 0)
             following, right = neighbours.get(left), bordered[first + 1]
             if following is not None and right in following:
                 columns.append(following[right])
             following = apart.get(left)
             if following is not None:
-                near = bordered[first + 2 : min(last, first + self.cut.pair_span)]
+                near = bordered[first + 2 : first + self.cut.pair_span]
                 columns += [following[right] for right in near if right in following]
         return columns
 
