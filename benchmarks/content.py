@@ -56,45 +56,48 @@ class Measured:
     contender: str
 
 
-def clinc_task(train: Path, test: Path | None, settings: content_training.Settings) -> Task | None:
-    """Train on the split ``train``; test on ``test``'s own split, or on ``val`` of the same file. None without files."""
+def clinc_task(train: Path, test: Path | None, settings: content_training.Settings, seed: int) -> Task | None:
+    """Train on all rows and test on all of ``test``'s, or split one file: ``train`` against ``val``. None without files."""
     learn, held_out = _read(train, "clinc150*.parquet"), _read(test or train, "clinc150*.parquet")
     if learn is None or held_out is None:
         return None
-    return Task(
-        name="clinc150",
-        train=_part(learn, "train"),
-        test=_part(held_out, "test" if test else "val"),
-        settings=settings,
-    )
+    if test is None:
+        marked = "split" in learn
+        learn, held_out = (_part(learn, "train"), _part(learn, "val")) if marked else _hold_back(learn, seed)
+    return Task(name="clinc150", train=learn, test=held_out, settings=settings)
 
 
 def banking_task(train: Path, test: Path | None, settings: content_training.Settings, seed: int) -> Task | None:
-    """Train on the training rows; test on ``test``'s, or on a stratified fifth that is held back. None without files."""
-    learn = _read(train, "banking77_train*.parquet")
+    """Train on all rows and test on all of ``test``'s, or on a stratified fifth that is held back. None without files."""
+    learn = _read(train, "banking77*.parquet")
     held_out = learn if test is None else _read(test, "banking77*.parquet")
     if learn is None or held_out is None:
         return None
     if test is None:
-        kept, held_back = train_test_split(
-            np.arange(len(learn)), test_size=TEST_SHARE, random_state=seed, stratify=learn["intent"]
-        )
-        learn, held_out = learn.iloc[np.sort(kept)], learn.iloc[np.sort(held_back)]
+        learn, held_out = _hold_back(learn, seed)
     # Every text of Banking77 is in scope: nothing may be given up for texts that are not.
     return Task(name="banking77", train=learn, test=held_out, settings=replace(settings, max_accuracy_loss_share=0.0))
 
 
 def _read(folder: Path, pattern: str) -> pd.DataFrame | None:
+    """Return the labelled rows of all files, None if there are none."""
     files = sorted(folder.glob(pattern))
-    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True) if files else None
+    if not files:
+        return None
+    rows = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    return rows.dropna(subset=["text", "intent"]).reset_index(drop=True)
+
+
+def _hold_back(rows: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    kept, held_back = train_test_split(
+        np.arange(len(rows)), test_size=TEST_SHARE, random_state=seed, stratify=rows["intent"]
+    )
+    return rows.iloc[np.sort(kept)], rows.iloc[np.sort(held_back)]
 
 
 def _part(rows: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Return the rows of a split with its out-of-scope rows, or all rows of a file that is one split."""
-    if "split" not in rows:
-        return rows
-    kept = rows[rows["split"].isin([split, f"{OUT_OF_SCOPE}_{split}"])]
-    return kept if len(kept) else rows
+    """Return the rows of a split with its out-of-scope rows."""
+    return rows[rows["split"].isin([split, f"{OUT_OF_SCOPE}_{split}"])]
 
 
 def measure(task: Task, seed: int, console: Console) -> Measured:
@@ -181,16 +184,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.content", description=__doc__)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of the training files")
     parser.add_argument("--train", type=Path, help="the same as --data, beside --test")
-    parser.add_argument("--test", type=Path, help="folder of test files; without it, parts of the training files")
+    parser.add_argument(
+        "--test",
+        type=Path,
+        help="folder of test files, all of whose rows count; without it, parts of the training files",
+    )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     train, console = given.train or given.data, Console(stderr=True)
     settings = content_training.Settings()
-    found = [clinc_task(train, given.test, settings), banking_task(train, given.test, settings, given.seed)]
+    found = [clinc_task(train, given.test, settings, given.seed), banking_task(train, given.test, settings, given.seed)]
     tasks = [task for task in found if task is not None]
     if not tasks:
         print(
-            f"no clinc150*.parquet or banking77*.parquet in {train}" + (f" and {given.test}" if given.test else ""),
+            f"no clinc150*.parquet or banking77*.parquet in {train}" + (f" and in {given.test}" if given.test else ""),
             file=sys.stderr,
         )
         return NO_DATA

@@ -84,7 +84,7 @@ def _read(path: Path) -> Prompts:
     rows = pd.read_parquet(path)
     text = "prompt" if "prompt" in rows else "query"
     facts = [name for name in _FACTS if name in rows]
-    models = [name for name in rows if name not in ("event_id", text, *facts)]
+    models = [str(name) for name in rows if name not in ("event_id", text, *facts)]
     quality = rows[models].to_numpy(np.float64)
     if len(models) < 2:  # noqa: PLR2004 - there must be something to choose from
         raise ValueError(f"{path.name}: {models} are too few models to choose from")

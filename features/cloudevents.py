@@ -39,6 +39,10 @@ class CloudEvent(Struct, frozen=True, kw_only=True):
             raise ValueError(f"specversion must be {SPEC_VERSION!r}, got {self.specversion!r}")
 
 
+class TextTypeError(ValueError):
+    """A text that is none: names its field in the event's data and the value's type."""
+
+
 class DecisionRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A question: where should this event go? Without ``candidates`` every destination of its stream may serve it."""
 
@@ -54,12 +58,16 @@ def event_of(cloud_event: CloudEvent, configuration: Configuration) -> Event:
     ------
     UnknownTypeError
         If no stream claims its type.
+    TextTypeError
+        If the stream's ``text_field`` holds something else than text.
     """
     stream = configuration.stream_of(cloud_event.type)
     if stream is None:
         raise UnknownTypeError(f"type: no stream is configured for {cloud_event.type!r}")
     text_field = configuration.streams[stream].text_field
     text = cloud_event.data.get(text_field) if text_field else None
+    if text is not None and not isinstance(text, str):
+        raise TextTypeError(f"data.{text_field} must be text, got {type(text).__name__}")
     return Event(
         id=cloud_event.id,
         source=cloud_event.source,
@@ -68,7 +76,7 @@ def event_of(cloud_event: CloudEvent, configuration: Configuration) -> Event:
         time=clock.utc(cloud_event.time) if cloud_event.time else None,
         key=cloud_event.partitionkey,
         attributes={k: v for k, v in cloud_event.data.items() if v is None or isinstance(v, float | int | str | bool)},
-        text=text if isinstance(text, str) else None,
+        text=text,
         labels=_labels(cloud_event.dataclassification),
     )
 

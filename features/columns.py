@@ -46,6 +46,7 @@ DECISION_COLUMNS: Mapping[str, pa.DataType] = {
     "override": pa.string(),  # JSON: few decisions have one
     "explored": pa.bool_(),
     "state_age_ms": pa.float64(),
+    "content": pa.string(),
     "latency_us": pa.float64(),
     "schema": pa.int64(),
 }

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 PositiveInt = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(gt=0.0, le=1.0)]
+ClassifierName = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9_-]{0,31}\Z")]  # it becomes part of a model's name
 
 
 class ConfigurationError(ValueError):
@@ -199,11 +200,17 @@ class Drift(Part, frozen=True, kw_only=True):
     ignored: tuple[str, ...] = ()
 
 
+def classifier_model(name: str) -> str:
+    """Return the name under which the ledger releases the classifier ``[classifiers.NAME]``."""
+    return f"classifier.{name}"
+
+
 class Stream(Part, frozen=True, kw_only=True):
     """One kind of event: where it may go, what is known of it, what its outcome is worth, how its router is judged.
 
     ``types`` are the CloudEvents types that belong to it. ``cluster`` says which decisions share fate, for intervals:
-    those of one ``decision``, one ``key`` or one ``day`` (in the features' zone).
+    those of one ``decision``, one ``key`` or one ``day`` (in the features' zone). ``text_field`` names the text in an
+    event's data, ``content`` the classifier that reads it for the features.
     """
 
     types: tuple[str, ...]
@@ -219,8 +226,13 @@ class Stream(Part, frozen=True, kw_only=True):
     mode: Mode = "off"
     refusal: str | None = None
     text_field: str | None = None
+    content: str | None = None
     sticky: bool = False
     cluster: Literal["decision", "key", "day"] = "decision"
+
+    def classifier_in(self, models: Mapping[str, str]) -> str | None:
+        """Return the digest that ``models``, as the ledger names them, give the classifier; None where no feature reads one."""
+        return models.get(classifier_model(self.content)) if self.content and self.features.content_names else None
 
 
 class Forecast(Part, frozen=True, kw_only=True):
@@ -238,6 +250,26 @@ class Forecast(Part, frozen=True, kw_only=True):
     seed: int = 0
 
 
+class Classifier(Part, frozen=True, kw_only=True):
+    """What texts mean: a table of labelled ones, and how the classifier learned from it is judged.
+
+    ``labels`` is a CSV, Parquet or JSON Lines file with the columns text, label and ``attributes`` (named as those of
+    the events), beside the configuration unless absolute. Rows labelled ``out_of_scope`` are of no class. The last
+    ``holdout_share`` of each class judges the classifier, which is not fitted on it. ``max_accuracy_loss_share`` of the
+    events in scope may be answered "out of scope" though their class was right.
+    """
+
+    labels: str
+    attributes: tuple[Identifier, ...] = ()
+    out_of_scope: str | None = None
+    holdout_share: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.2
+    min_accuracy: Probability = 0.8
+    min_out_of_scope_recall: Probability = 0.0
+    max_accuracy_loss_share: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.005
+    seed: int = 0
+    threads: PositiveInt = 2
+
+
 class Configuration(Part, frozen=True, kw_only=True):
     """A whole ``turnout.toml``, checked."""
 
@@ -245,6 +277,7 @@ class Configuration(Part, frozen=True, kw_only=True):
     destinations: dict[Identifier, Destination]
     rules: tuple[Rule, ...] = ()
     forecast: Forecast | None = None
+    classifiers: dict[ClassifierName, Classifier] = {}
 
     def __post_init__(self) -> None:
         """Refuse names that lead nowhere."""
@@ -268,6 +301,7 @@ class Configuration(Part, frozen=True, kw_only=True):
             for destination in route:
                 self._known(destination, f"streams.{name}.static.routes.{key}")
         self._check_guards(name, stream)
+        self._check_content(name, stream)
         try:
             limits.check(stream.limits, destinations=stream.destinations, numbers=stream.features.numbers)
         except ValueError as error:
@@ -288,6 +322,16 @@ class Configuration(Part, frozen=True, kw_only=True):
                 raise ValueError(
                     f"streams.{name}.training.known_later: {known!r} is not event.x, candidate.x or state.x"
                 )
+
+    def _check_content(self, name: str, stream: Stream) -> None:
+        if stream.content is not None and stream.content not in self.classifiers:
+            raise ValueError(
+                f"streams.{name}.content: classifier {stream.content!r} is not configured under [classifiers]"
+            )
+        if stream.content is not None and not stream.text_field:
+            raise ValueError(f"streams.{name}.content: text_field must say which text {stream.content!r} reads")
+        if stream.content is None and (read := sorted(stream.features.content_names)):
+            raise ValueError(f"streams.{name}.features: content.{read[0]} needs content, the name of a classifier")
 
     def _known(self, destination: str, field: str) -> None:
         if destination not in self.destinations:
@@ -345,7 +389,7 @@ class _FieldError(Exception):
 
 def _convert(tables: dict[str, Any]) -> Configuration:
     """Convert the named tables one by one first: errors in the whole do not tell the name of a table."""
-    for table, kind in (("streams", Stream), ("destinations", Destination)):
+    for table, kind in (("streams", Stream), ("destinations", Destination), ("classifiers", Classifier)):
         for key, fields in dict(tables.get(table, {})).items():
             _convert_part(fields, kind, f"{table}.{key}")
     return _convert_part(tables, Configuration, "")

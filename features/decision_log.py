@@ -67,6 +67,8 @@ class DecisionLog:
         Which destination each row is.
     policies : float64[n_rows] by name
         Each logged policy's distribution; NaN for decisions it took no part in.
+    champion : object[n] or None
+        The digest of the champion that took part, None where none did; None of a log that does not say.
     probes : Revealed or None
         What candidates that were not assigned would have brought, where that is known.
     """
@@ -86,6 +88,7 @@ class DecisionLog:
     destination: CategoryColumn
     policies: dict[str, Floats]
     timed_out: NDArray[np.bool_]
+    champion: NDArray[np.object_] | None = None
     probes: Revealed | None = None
 
     @property
@@ -141,6 +144,7 @@ class DecisionLog:
             categories=[column.take(rows) for column in self.categories],
             destination=self.destination.take(rows),
             policies={name: column[rows] for name, column in self.policies.items()},
+            champion=None if self.champion is None else self.champion[kept],
             probes=None if probes is None else replace(probes, row=place_of[probes.row]),
         )
 
@@ -229,6 +233,7 @@ def from_table(table: pa.Table, definitions: FeatureDefinitions, *, cluster_by: 
             for column in range(len(definitions.categories))
         ],
         destination=destinations.take(eligible),
+        champion=table["champion"].to_numpy(),
         policies=_policies(table, lengths, eligible),
         timed_out=pc.equal(table["status"], "timeout").to_numpy(),
         probes=_probes(table, destinations, starts, eligible),

@@ -1,8 +1,8 @@
 """Feature expressions: arithmetic over an event and its candidates, compiled once, evaluated for all candidates at once.
 
 The language is a small part of Python's own syntax, read by its parser and never evaluated by it: numbers, the names
-``event.x``, ``candidate.x``, ``state.x``, ``destination.x`` and ``time.x``, ``+ - * /``, comparisons, and
-``min max mean count rank`` (over the candidates of the event) and ``abs log1p sqrt where missing`` (row by row).
+``event.x``, ``candidate.x``, ``state.x``, ``destination.x``, ``time.x`` and ``content.x``, ``+ - * /``, comparisons,
+and ``min max mean count rank`` (over the candidates of the event) and ``abs log1p sqrt where missing`` (row by row).
 """
 
 import ast
@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Scope = Callable[[str, str], Floats]  # (space, name) -> one value per candidate
 Compiled = Callable[[Scope], Floats]
 
-SPACES = ("event", "candidate", "state", "destination", "time")
+SPACES = ("event", "candidate", "state", "destination", "time", "content")
 
 _OPERATORS: Mapping[type, Callable[[Floats, Floats], Floats]] = {
     ast.Add: operator.add,

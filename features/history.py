@@ -17,7 +17,7 @@ from features.warehouse import Source
 
 TRAINABLE = ("observed", "timeout")
 PLAIN = (
-    *("decision_id", "decided_at", "arm_unit", "assigned", "propensity", "feature_set", "explored"),
+    *("decision_id", "decided_at", "arm_unit", "assigned", "propensity", "feature_set", "content", "explored"),
     *("success", "latency_ms", "cost_usd", "status"),
 )
 _US_PER_MINUTE = 60_000_000
@@ -81,6 +81,7 @@ def training_rows(
     *,
     objective: Objective,
     feature_set: str,
+    content: str | None = None,
     as_of: datetime,
     since: datetime | None = None,
     until: datetime | None = None,
@@ -90,7 +91,8 @@ def training_rows(
     """Return the rows of `rewards` that may be trained on, of its columns ``names`` where some are named.
 
     Left out, each counted under the first reason that applies: ``open``, ``lost`` and ``censored`` ones,
-    ``not_explored`` (an override decided), and ``other_feature_set`` (vectors that cannot be compared).
+    ``not_explored`` (an override decided), ``other_feature_set`` (vectors that cannot be compared), and
+    ``other_classifier`` (vectors that hold other answers than those of the classifier ``content``, a digest; None: of none).
     """
     table = rewards(
         source, stream, objective=objective, as_of=as_of, since=since, until=until, names=names, one_in=one_in
@@ -100,10 +102,12 @@ def training_rows(
             pc.invert(pc.is_in(table["status"], pa.array(TRAINABLE))),
             pc.invert(table["explored"]),
             pc.not_equal(table["feature_set"], feature_set),
+            pc.not_equal(pc.fill_null(table["content"], ""), content or ""),
         ),
         table["status"],
         pa.scalar("not_explored"),
         pa.scalar("other_feature_set"),
+        pa.scalar("other_classifier"),
     )
     left_out = {count["values"]: count["counts"] for count in pc.value_counts(reason.drop_null()).to_pylist()}
     return TrainingRows(table=table.filter(pc.is_null(reason)), left_out=left_out)

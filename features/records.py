@@ -72,7 +72,8 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     used, one row per candidate, in the order of the stream's feature set. ``excluded`` names, per destination that was
     not eligible, the rule that excluded it. ``policies`` holds each policy's full distribution (zero where not
     eligible), ``mixture`` the distribution the assignment was really drawn from, and ``propensity`` its value at the
-    ``assigned`` destination: after mask, canary, exploration, override and fallback.
+    ``assigned`` destination: after mask, canary, exploration, override and fallback. ``content`` is the digest of the
+    classifier whose answer stands in the vectors, None where none was asked or it failed.
     """
 
     decision_id: Identifier
@@ -106,6 +107,7 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     override: Override | None = None
     explored: bool = True
     state_age_ms: float | None = None
+    content: str | None = None
     latency_us: float = 0.0
 
 

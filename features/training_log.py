@@ -35,13 +35,26 @@ class TrainingLog:
     holdout: DecisionLog
 
 
-def read_plain(source: Source, stream: str, configured: Stream, *, as_of: datetime) -> TrainingRows:
-    """Return what may be trained on without its vectors: enough to judge the batch and to plan the reading."""
-    return _rows(source, stream, configured, as_of=as_of, names=history.PLAIN)
+def read_plain(
+    source: Source, stream: str, configured: Stream, *, as_of: datetime, content: str | None = None
+) -> TrainingRows:
+    """Return what may be trained on without its vectors: enough to judge the batch and to plan the reading.
+
+    ``content`` is the digest of the classifier whose answers the vectors must hold, None for none.
+    """
+    return _rows(source, stream, configured, as_of=as_of, names=history.PLAIN, content=content)
 
 
-def read(source: Source, stream: str, configured: Stream, rows: TrainingRows, *, as_of: datetime) -> TrainingLog:
-    """Read the log that ``rows`` (of `read_plain`, from the same source at the same instant) lists.
+def read(
+    source: Source,
+    stream: str,
+    configured: Stream,
+    rows: TrainingRows,
+    *,
+    as_of: datetime,
+    content: str | None = None,
+) -> TrainingLog:
+    """Read the log that ``rows`` (of `read_plain`, from the same source with the same choices) lists.
 
     Raises
     ------
@@ -58,7 +71,7 @@ def read(source: Source, stream: str, configured: Stream, rows: TrainingRows, *,
     sampled[~late] = decision_log.random_place(cluster[~late], settings.seed) < settings.contest_decisions
     training, sample, holdout = [], [], []
     for window, at in _windows(decided_at):
-        table = _rows(source, stream, configured, as_of=as_of, since=window[0], until=window[1]).table
+        table = _rows(source, stream, configured, as_of=as_of, content=content, since=window[0], until=window[1]).table
         log = decision_log.from_table(table, configured.features, cluster_by="decision")
         log = replace(log, cluster=cluster[at])
         training.append(log.take(~late[at]).revealed_alone())
@@ -83,6 +96,7 @@ def concatenate(parts: Sequence[DecisionLog]) -> DecisionLog:
         categories=[_join(columns) for columns in zip(*(part.categories for part in parts), strict=True)],
         destination=_join([part.destination for part in parts]),
         policies=_join_policies(parts, n_rows),
+        champion=_join_champions(parts),
         probes=_join_probes(parts, starts),
     )
 
@@ -93,6 +107,11 @@ def _join(columns: Sequence[CategoryColumn]) -> CategoryColumn:
     places = [np.array([*(code_of[value] for value in column.values), -1]) for column in columns]  # -1 reads the last
     codes = [place[column.codes] for place, column in zip(places, columns, strict=True)]
     return CategoryColumn(np.concatenate(codes), tuple(values))
+
+
+def _join_champions(parts: Sequence[DecisionLog]) -> NDArray[np.object_] | None:
+    told = [part.champion for part in parts if part.champion is not None]
+    return np.concatenate(told) if len(told) == len(parts) else None
 
 
 def _join_policies(parts: Sequence[DecisionLog], n_rows: Sequence[int]) -> dict[str, NDArray[np.float64]]:

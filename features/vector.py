@@ -12,6 +12,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from features import content as contents
+from features.content import Content
 from features.expressions import SPACES, Compiled, compile_expression, names_in
 from features.records import Candidate, DestinationState, Event, Scalar
 
@@ -33,7 +35,8 @@ class FeatureTypeError(ValueError):
 class FeatureDefinitions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The features of a stream, by column name: expressions for numbers, names for categories.
 
-    A category is ``event.x``, ``candidate.x``, ``destination.x`` or ``destination.name``, the destination itself.
+    A category is ``event.x``, ``candidate.x``, ``destination.x``, ``destination.name``, the destination itself, or
+    ``content.class``, what the stream's classifier made of the event's text.
     ``zone`` is the time zone in which ``time.hour``, ``time.weekday`` and ``time.day_of_year`` are read.
     """
 
@@ -50,10 +53,17 @@ class FeatureDefinitions(Struct, frozen=True, kw_only=True, forbid_unknown_field
                 raise ValueError(f"numbers.{column}: {error}") from None
             for name in sorted(name for space, name in names_in(text) if space == "time" and name not in _TIME):
                 raise ValueError(f"numbers.{column}: time.{name} is not one of {', '.join(sorted(_TIME))}")
+            for name in sorted(_content_names(text)):
+                if not contents.is_number(name):
+                    rule = "confidence, in_scope or probability_ with a class in a-z, 0-9 and single _"
+                    raise ValueError(f"numbers.{column}: content.{name} is not {rule}")
         for column, text in self.categories.items():
             space, _, name = text.partition(".")
-            if space not in (*SPACES[:2], "destination") or not name:
-                raise ValueError(f"categories.{column}: {text!r} is not event.x, candidate.x or destination.x")
+            of_content = (space, name) == ("content", contents.CATEGORY)
+            if not of_content and (space not in (*SPACES[:2], "destination") or not name):
+                raise ValueError(
+                    f"categories.{column}: {text!r} is not event.x, candidate.x, destination.x or content.class"
+                )
         if twice := self.numbers.keys() & self.categories.keys():
             raise ValueError(f"a column is either a number or a category, got both for {', '.join(sorted(twice))}")
         try:
@@ -65,6 +75,17 @@ class FeatureDefinitions(Struct, frozen=True, kw_only=True, forbid_unknown_field
     def version(self) -> str:
         """A name for exactly these definitions, in this order."""
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:12]
+
+    @property
+    def content_names(self) -> frozenset[str]:
+        """What is read of the space ``content``; empty where no classifier is needed."""
+        read = {name for text in self.numbers.values() for name in _content_names(text)}
+        read |= {text.partition(".")[2] for text in self.categories.values() if text.startswith("content.")}
+        return frozenset(read)
+
+
+def _content_names(text: str) -> set[str]:
+    return {name for space, name in names_in(text) if space == "content"}
 
 
 @dataclass(frozen=True)
@@ -98,6 +119,7 @@ class FeatureSet:
         self.version = definitions.version
         self.number_names = tuple(definitions.numbers)
         self.category_names = tuple(definitions.categories)
+        self.content_names = definitions.content_names
         self._destinations = destinations
         self._zone = ZoneInfo(definitions.zone)
         self._categories = [text.partition(".")[::2] for text in definitions.categories.values()]
@@ -117,8 +139,12 @@ class FeatureSet:
             if columns
         }
 
-    def vectors(self, event: Event, candidates: Sequence[Candidate], at: datetime) -> Vectors:
+    def vectors(
+        self, event: Event, candidates: Sequence[Candidate], at: datetime, content: Content | None = None
+    ) -> Vectors:
         """Return the vectors of ``candidates`` for ``event`` as known at ``at``; what is not given is missing.
+
+        ``content`` is what a classifier said of the event; None where there is no classifier or no text.
 
         Raises
         ------
@@ -132,9 +158,12 @@ class FeatureSet:
                 numbers[:, plain.columns] = plain.rows([event.attributes])
             elif space == "time":
                 numbers[:, plain.columns] = [_TIME[name](local) for name in plain.names]
+            elif space == "content":
+                if content is not None:
+                    numbers[:, plain.columns] = [content.number(name) for name in plain.names]
             else:
                 numbers[:, plain.columns] = plain.rows([self._attributes(space, candidate) for candidate in candidates])
-        scope = _Scope(event, candidates, self._destinations, local)
+        scope = _Scope(event, candidates, self._destinations, local, content)
         for column, evaluate in self._expressions:
             numbers[:, column] = evaluate(scope)
         numbers[np.isinf(numbers)] = np.nan
@@ -181,12 +210,18 @@ class _Scope:
     """The names an expression can see, each gathered at most once per event."""
 
     def __init__(
-        self, event: Event, candidates: Sequence[Candidate], destinations: Mapping[str, Attributes], at: datetime
+        self,
+        event: Event,
+        candidates: Sequence[Candidate],
+        destinations: Mapping[str, Attributes],
+        at: datetime,
+        content: Content | None,
     ) -> None:
         self._event = event
         self._candidates = candidates
         self._destinations = destinations
         self._at = at
+        self._content = content
         self._seen: dict[tuple[str, str], Floats] = {}
 
     def __call__(self, space: str, name: str) -> Floats:
@@ -198,6 +233,8 @@ class _Scope:
     def category(self, row: int, space: str, name: str) -> str | None:
         if space == "destination" and name == "name":
             return self._candidates[row].destination
+        if space == "content":
+            return None if self._content is None else self._content.category()
         value = self._value(self._candidates[row], space, name)
         return None if value is None else str(value)
 
@@ -207,6 +244,8 @@ class _Scope:
             return np.empty(n_candidates)
         if space == "time":
             return np.full(n_candidates, _TIME[name](self._at))
+        if space == "content":
+            return np.full(n_candidates, np.nan if self._content is None else self._content.number(name))
         if space == "event":
             return np.full(n_candidates, _number(self._event.attributes.get(name), space, name))
         values = (self._value(candidate, space, name) for candidate in self._candidates)

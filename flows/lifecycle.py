@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.classify import MODEL as CLASSIFIER
 from flows.forecast import MODEL as FORECASTER
 from flows.forecast import forecast
 from flows.ingest import ingest
@@ -21,6 +22,8 @@ def lifecycle(as_of: str | None = None) -> dict[str, Any]:
     """
     configuration = wire(as_of).configuration
     steps = {"ingest": ingest(as_of=as_of)["state"]}
+    if configuration.classifiers:
+        steps["release classifier"] = release(CLASSIFIER, as_of)["state"]
     for stream in configuration.streams:
         steps[f"promote {stream}"] = promote(stream, as_of)["state"]
     if configuration.forecast is not None:

@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from features import history
 from features.config import Gate
+from flows import pinning
 from flows.publishing import publish
 from flows.wiring import Wiring, wire
 from models import evidence, router
@@ -67,6 +68,7 @@ def admit(wired: Wiring, version: Version, *, dry_run: bool) -> dict[str, Any]:
     approval = read_approval(version)
     downloaded = wired.registry.download(version, wired.workspace(f"approved-{version.name}-{version.number}"))
     reasons = trust.refusals(approval, _facts(wired, approval, downloaded))
+    reasons += pinning.misfits(wired, approval, downloaded.bundle)
     report = {
         "version": identity(version),
         "digest": approval.digest,
@@ -226,7 +228,7 @@ def promote(stream: str, as_of: str | None = None, *, dry_run: bool = False) -> 
 
 @flow(name="release")
 def release(model: str, as_of: str | None = None, *, dry_run: bool = False) -> dict[str, Any]:
-    """Release the newest approval of a ``model`` that is no router (``forecaster``); returns a report as `promote` does."""
+    """Release the newest approval of a ``model`` that is no router (``forecaster``, ``classifier``); returns a report as `promote` does."""
     wired = wire(as_of)
     versions = _pending(wired, model, "")
     if not versions:

@@ -13,10 +13,11 @@ from features.decision_log import DecisionLog
 from features.history import TrainingRows
 from features.training_log import TrainingLog
 from features.warehouse import Source
+from flows import pinning
 from flows.publishing import publish
 from flows.wiring import Wiring, actor, wire
 from models import comparison, evidence, fit, pricing, router, tariff
-from models.comparison import Comparison, OfflineVerdict
+from models.comparison import AS_LOGGED, Champion, Comparison, OfflineVerdict
 from models.evidence import Circumstances
 from models.fit import Subject
 from models.mlmodel import Interface
@@ -44,7 +45,7 @@ class Candidate:
 def read_rows(wired: Wiring, stream: str, source: Source) -> TrainingRows:
     """Return what may be trained on, without its vectors: closed, explored, of the stream's present feature set."""
     configured = wired.configuration.streams[stream]
-    return training_log.read_plain(source, stream, configured, as_of=wired.now)
+    return training_log.read_plain(source, stream, configured, as_of=wired.now, content=wired.classifier(stream))
 
 
 def validate_rows(wired: Wiring, stream: str, rows: TrainingRows) -> BatchVerdict:
@@ -56,7 +57,8 @@ def validate_rows(wired: Wiring, stream: str, rows: TrainingRows) -> BatchVerdic
 
 def read_log(wired: Wiring, stream: str, source: Source, rows: TrainingRows) -> TrainingLog:
     """Return the log with its vectors: what is fitted on, where forms compete, and the later part that judges."""
-    return training_log.read(source, stream, wired.configuration.streams[stream], rows, as_of=wired.now)
+    configured, content = wired.configuration.streams[stream], wired.classifier(stream)
+    return training_log.read(source, stream, configured, rows, as_of=wired.now, content=content)
 
 
 def screen_log(wired: Wiring, stream: str, source: Source, rows: TrainingRows, log: TrainingLog) -> LeakageVerdict:
@@ -98,23 +100,35 @@ def fit_candidate(wired: Wiring, stream: str, log: TrainingLog) -> Candidate:
     if configured.limits:
         priced_on, holdout = pricing.divide(holdout)
         tariff.write(folder, pricing.price(fitted, priced_on, configured.limits, configured.exploration))
-    return Candidate(folder=folder, digest=bundle.seal(folder, kind="router"), router=fitted, holdout=holdout)
+    return Candidate(
+        folder=folder,
+        digest=bundle.seal(folder, kind="router", pins=pinning.pins(wired, stream)),
+        router=fitted,
+        holdout=holdout,
+    )
 
 
 def compare_candidate(wired: Wiring, stream: str, candidate: Candidate) -> Comparison:
-    """Evaluate the sealed bytes against the live champion on the slice that neither was fitted on."""
-    digest = wired.live(stream).champion
-    champion = None if digest is None else router.load(wired.store.path(digest))
-    sealed = router.load(candidate.folder)
+    """Evaluate the sealed bytes against the live champion on the slice that neither was fitted on.
+
+    A champion that pins another classifier cannot be scored again from vectors that hold this one's answers: it is
+    compared as it was logged, on the decisions that it took part in.
+    """
+    digest, sealed, holdout = wired.live(stream).champion, router.load(candidate.folder), candidate.holdout
+    priced = tariff.load(candidate.folder, sealed.card)
+    exploration = wired.configuration.streams[stream].exploration
+    champion: Champion = None
+    champion_tariff = None
+    if digest is not None and wired.store.verify(digest).pins == pinning.pins(wired, stream):
+        champion = router.load(wired.store.path(digest))
+        champion_tariff = tariff.load(wired.store.path(digest), champion.card)
+    elif digest is not None:
+        champion, took_part = AS_LOGGED, np.asarray(holdout.champion == digest)
+        if not took_part.any():
+            raise ValueError(f"the champion {digest} pins another classifier, and took part in none of the holdout")
+        holdout = holdout.take(took_part)
     return comparison.compare(
-        candidate.holdout,
-        sealed,
-        champion,
-        tariff=tariff.load(candidate.folder, sealed.card),
-        champion_tariff=None
-        if champion is None or digest is None
-        else tariff.load(wired.store.path(digest), champion.card),
-        exploration=wired.configuration.streams[stream].exploration,
+        holdout, sealed, champion, tariff=priced, champion_tariff=champion_tariff, exploration=exploration
     )
 
 

@@ -90,6 +90,11 @@ class Wiring:
         head = self.ledger.head()
         return head.entry.models.get(model) if head else None
 
+    def classifier(self, stream: str) -> str | None:
+        """Return the digest of the classifier that is released for ``stream``; None where none is, or no feature reads one."""
+        head = self.ledger.head()
+        return self.configuration.streams[stream].classifier_in(head.entry.models if head else {})
+
     def append(self, propose: Callable[..., Entry], *, reason: str, evidence: Mapping[str, str], **choices: Any) -> int:
         """Append what ``propose`` (one of `models.releases.transitions`) makes of the history; return its generation.
 

@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 Judgement = Estimate | Refusal
 
 NOT_EXPLORING = Exploration(kind="none")
+AS_LOGGED: Literal["as_logged"] = "as_logged"
+Champion = Router | Literal["as_logged"] | None  # None: the logged static routes
 QUANTITIES = ("reward", "failure_rate", "latency_minutes")
 
 
@@ -57,13 +59,13 @@ class Comparison:
 def compare(
     log: DecisionLog,
     candidate: Router,
-    champion: Router | None,
+    champion: Champion,
     *,
     tariff: Tariff | None = None,
     champion_tariff: Tariff | None = None,
     exploration: Exploration = NOT_EXPLORING,
 ) -> Comparison:
-    """Evaluate ``candidate`` against ``champion`` (None: the logged static routes) on ``log``.
+    """Evaluate ``candidate`` against ``champion`` on ``log``; `AS_LOGGED` is the one that took part in all of it, as it chose.
 
     The candidate's own predictions are the reward model: they were frozen before this slice began, so the estimate is
     unbiased whatever they are worth; good ones make it narrow. A router with a ``tariff`` chooses at its prices.
@@ -95,10 +97,15 @@ def compare(
     )
 
 
-def champion_distribution(log: DecisionLog, champion: Router | None, tariff: Tariff | None = None) -> Floats:
-    """Return the champion's greedy distribution over the log's rows; without a champion, that of the static routes."""
+def champion_distribution(log: DecisionLog, champion: Champion, tariff: Tariff | None = None) -> Floats:
+    """Return the champion's greedy distribution over the log's rows; without a champion, that of the static routes.
+
+    A logged distribution is greatest at the greedy choice, whatever spread it.
+    """
     if champion is None:
         return policy.greedy_log(log.policies["static"], log.offsets)
+    if champion == AS_LOGGED:
+        return policy.greedy_log(log.policies["champion"], log.offsets)
     return pricing.greedy(log, champion.score_log(log.numbers, log.categories), tariff)
 
 
@@ -107,7 +114,7 @@ def _use(
     scores: Scores,
     candidate: Router,
     tariff: Tariff,
-    champion: Router | None,
+    champion: Champion,
     champion_tariff: Tariff | None,
     exploration: Exploration,
 ) -> dict[str, LimitUse]:
@@ -116,6 +123,8 @@ def _use(
     served = pricing.as_served(log, scores, tariff, exploration, value_range)
     if champion is None:
         led = policy.greedy_log(log.policies["static"], log.offsets)
+    elif champion == AS_LOGGED:
+        led = log.policies["champion"]
     else:
         of_champion = champion.score_log(log.numbers, log.categories)
         led = pricing.as_served(log, of_champion, champion_tariff, exploration, value_range)

@@ -1,6 +1,6 @@
 """The content classifier: an event's text and attributes to a class, its confidence, or "out of scope"; scored with numpy alone.
 
-A classifier on disk is a folder of ``card.json``, ``vocabulary.json``, ``golden.json`` and one ``.npy`` per array.
+A classifier on disk is a folder of ``card.json``, ``vocabulary.json``, ``golden.json`` and a JSON file of arrays per part.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,10 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from models.logits import Linear, Neural, softmax
+from features import content as contents
+from features.content import Content
+from features.records import Event
+from models.logits import Linear, Neural
 from models.router import CARD_FILE, GOLDEN_FILE, ContractMismatchError, ProbeError
 from models.text_terms import BLOCKS, Attribute, Attributes, Columns, Cut, Encoder, Floats32, Vocabulary
 
@@ -21,6 +24,7 @@ Floats = NDArray[np.float64]
 Contender = Literal["linear", "neural", "pool"]
 Statistic = Literal["probability", "evidence", "margin"]
 
+KIND = "classifier"
 VOCABULARY_FILE = "vocabulary.json"
 _GOLDEN_TOLERANCE = 1e-4  # float32 sums may differ by their order in another build of numpy
 
@@ -51,6 +55,7 @@ class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Logits are ``linear_scale * linear + neural_scale * neural``; a scale of None means that this part is not there.
     ``out_of_scope_column`` says that a last column, after ``classes``, was learned from examples out of scope.
+    ``attributes`` are those of an event that are read beside its text.
     """
 
     classes: Annotated[tuple[str, ...], Meta(min_length=2)]
@@ -62,6 +67,7 @@ class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     contest: dict[Contender, Contest]
     scope: Scope
     trained: dict[str, str | float | int]
+    attributes: tuple[str, ...] = ()
     schema: Annotated[int, Meta(ge=1, le=1)] = 1
     kind: Literal["classifier"] = "classifier"
 
@@ -106,6 +112,17 @@ class Classifier:
         self._encoder = Encoder(card.cut, vocabulary)
         self._linear = linear
         self._neural = neural
+        self.classes = card.classes
+        self._columns = contents.columns_of(card.classes)
+
+    def read(self, event: Event) -> Content | None:
+        """Return what the features of ``event`` hold of its content, None if it has no text: the one way, in serving and elsewhere."""
+        if event.text is None or not event.text.strip():
+            return None
+        said = self.classify(event.text, {name: event.attributes.get(name) for name in self.card.attributes})
+        return Content(
+            label=said.label, confidence=said.confidence, probabilities=said.probabilities, columns=self._columns
+        )
 
     def classify(self, text: str, attributes: Attributes | None = None) -> Classified:
         """Classify one event. A text longer than the card's ``max_characters`` is read to that length.
@@ -119,16 +136,22 @@ class Classifier:
         if not columns.size:
             return Classified(None, 1.0, self.card.classes[0], np.zeros(len(self.card.classes)), -np.inf)
         logits = self._logits(columns, values)
-        probabilities = softmax(logits[None])[0]
-        score = float(
-            scope_scores(self.card.scope.statistic, logits[None], probabilities[None], len(self.card.classes))[0]
-        )
-        in_scope = probabilities[: len(self.card.classes)]
-        best = int(in_scope.argmax())
-        label, probability = self.card.classes[best], float(in_scope[best])
+        n_classes = len(self.card.classes)
+        probabilities = _softmax(logits)[:n_classes]
+        best = int(probabilities.argmax())
+        label, probability = self.card.classes[best], float(probabilities[best])
+        score = self._scope_score(logits, probability)
         if score < self.card.scope.threshold:
-            return Classified(None, 1.0 - probability, label, in_scope, score)
-        return Classified(label, probability, label, in_scope, score)
+            return Classified(None, 1.0 - probability, label, probabilities, score)
+        return Classified(label, probability, label, probabilities, score)
+
+    def _scope_score(self, logits: Floats, probability: float) -> float:
+        """Return `scope_scores` of one row."""
+        statistic, n_classes = self.card.scope.statistic, len(self.card.classes)
+        if statistic == "probability":
+            return probability
+        evidence = float(logits[:n_classes].max())
+        return evidence - float(logits[n_classes]) if statistic == "margin" else evidence
 
     def _logits(self, columns: Columns, values: Floats32) -> Floats:
         logits = np.zeros(self.card.n_columns)
@@ -137,6 +160,13 @@ class Classifier:
         if self._neural is not None and self.card.neural_scale is not None:
             logits += self.card.neural_scale * self._neural.score(columns, values)
         return logits
+
+
+def _softmax(logits: Floats) -> Floats:
+    """Return `models.logits.softmax` of one row, without what shaping it as a table costs."""
+    grown: Floats = np.exp(logits - logits.max())
+    grown /= grown.sum()
+    return grown
 
 
 def scope_scores(statistic: Statistic, logits: Floats, probabilities: Floats, n_classes: int) -> Floats:
@@ -155,6 +185,20 @@ def save(folder: Path, card: Card, vocabulary: Vocabulary, linear: Linear | None
     (folder / CARD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
 
 
+def read_card(folder: Path) -> Card:
+    """Read the card alone.
+
+    Raises
+    ------
+    ContractMismatchError
+        If it is not there, or is none.
+    """
+    try:
+        return msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=Card)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ContractMismatchError(f"{CARD_FILE} cannot be read: {error}") from None
+
+
 def load(folder: Path) -> Classifier:
     """Load a classifier.
 
@@ -163,11 +207,11 @@ def load(folder: Path) -> Classifier:
     ContractMismatchError
         If a file cannot be read, or card, vocabulary and arrays do not fit together.
     """
+    card = read_card(folder)
     try:
-        card = msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=Card)
         vocabulary = msgspec.json.decode((folder / VOCABULARY_FILE).read_bytes(), type=Vocabulary)
     except (OSError, msgspec.MsgspecError) as error:
-        raise ContractMismatchError(f"{CARD_FILE} and {VOCABULARY_FILE} cannot be read: {error}") from None
+        raise ContractMismatchError(f"{VOCABULARY_FILE} cannot be read: {error}") from None
     _check(card, vocabulary)
     n_terms = len(vocabulary.terms)
     linear = None if card.linear_scale is None else Linear.load(folder, n_terms, card.n_columns)

@@ -11,6 +11,8 @@ import sklearn
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it publishes no types
 
+from features import content as contents
+from features.labels import Labelled
 from models import content, content_fit
 from models.content_fit import Parts, Settings
 from models.content_judging import Judged, judge
@@ -20,7 +22,7 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 N_GOLDEN_EVENTS = 32
 
-__all__ = ["Settings", "TrainingRefusedError", "train"]
+__all__ = ["Settings", "TrainingRefusedError", "train", "train_labelled"]
 
 
 class TrainingRefusedError(ValueError):
@@ -42,6 +44,14 @@ class _Examples:
         )
 
 
+@dataclass(frozen=True)
+class _Outside:
+    """Texts of no class; with attributes where the others have them, or having none would tell them apart."""
+
+    texts: Sequence[str]
+    attributes: Sequence[Attributes | None] | None
+
+
 def train(
     texts: Sequence[str],
     labels: Sequence[str],
@@ -51,6 +61,7 @@ def train(
     seed: int,
     attributes: Sequence[Attributes | None] | None = None,
     out_of_scope: Sequence[str] | None = None,
+    out_of_scope_attributes: Sequence[Attributes | None] | None = None,
     trained: Mapping[str, str | float | int] | None = None,
     on_step: Callable[[int, int], None] = lambda _done, _total: None,
     on_judged: Callable[[Floats], None] = lambda _probabilities: None,
@@ -70,7 +81,8 @@ def train(
     TrainingRefusedError
         If there are no texts or one class, a text or label is none, or a class has too few examples.
     """
-    examples = _examples(texts, labels, attributes, out_of_scope, settings)
+    outside = _Outside(list(out_of_scope or ()), out_of_scope_attributes)
+    examples = _examples(texts, labels, attributes, outside, settings)
     cut = Cut(
         max_characters=settings.max_characters,
         pair_span=settings.pair_span,
@@ -89,11 +101,37 @@ def train(
     )
 
 
+def train_labelled(
+    learned: Labelled,
+    folder: Path,
+    *,
+    settings: Settings,
+    seed: int,
+    trained: Mapping[str, str | float | int],
+    on_step: Callable[[int, int], None] = lambda _done, _total: None,
+) -> content.Classifier:
+    """Train on labelled texts as `train` does; those without a label are out of scope."""
+    known = [row for row, label in enumerate(learned.labels) if label is not None]
+    outside = [row for row, label in enumerate(learned.labels) if label is None]
+    return train(
+        [learned.texts[row] for row in known],
+        [label for label in learned.labels if label is not None],
+        folder,
+        settings=settings,
+        seed=seed,
+        attributes=[learned.attributes[row] for row in known],
+        out_of_scope=[learned.texts[row] for row in outside],
+        out_of_scope_attributes=[learned.attributes[row] for row in outside],
+        trained=trained,
+        on_step=on_step,
+    )
+
+
 def _examples(
     texts: Sequence[str],
     labels: Sequence[str],
     attributes: Sequence[Attributes | None] | None,
-    out_of_scope: Sequence[str] | None,
+    outside: "_Outside",
     settings: Settings,
 ) -> _Examples:
     facts = [None] * len(texts) if attributes is None else list(attributes)
@@ -101,18 +139,21 @@ def _examples(
         raise TrainingRefusedError(
             f"{len(texts)} texts, {len(labels)} labels and {len(facts)} attributes must be as many"
         )
-    outside = list(out_of_scope or ())
-    for name, column in (("texts", texts), ("labels", labels), ("out_of_scope", outside)):
+    for name, column in (("texts", texts), ("labels", labels), ("out_of_scope", outside.texts)):
         _refuse_no_text(name, column)
-    if outside and len(outside) < settings.n_folds:
-        raise TrainingRefusedError(f"out_of_scope: {len(outside)} examples are too few for {settings.n_folds} folds")
+    n_outside = len(outside.texts)
+    if 0 < n_outside < settings.n_folds:
+        raise TrainingRefusedError(f"out_of_scope: {n_outside} examples are too few for {settings.n_folds} folds")
     classes, codes, counts = np.unique(np.asarray(labels, dtype=object), return_inverse=True, return_counts=True)
     if len(classes) < 2:  # noqa: PLR2004 - there must be something to tell apart
         raise TrainingRefusedError(f"labels: {len(labels)} texts hold {len(classes)} class, two are the least")
+    if contents.OUT_OF_SCOPE in classes:
+        raise TrainingRefusedError(f"labels: {contents.OUT_OF_SCOPE!r} names what is of no class, it cannot be a class")
     if counts.min() < 2:  # noqa: PLR2004 - one to learn from, one to be judged on
         raise TrainingRefusedError(f"labels: class {classes[counts.argmin()]!r} has one example, two are the least")
-    everything = np.concatenate([codes, np.full(len(outside), len(classes))]).astype(np.int64)
-    return _Examples([*texts, *outside], [*facts, *[None] * len(outside)], everything, tuple(classes.tolist()))
+    everything = np.concatenate([codes, np.full(n_outside, len(classes))]).astype(np.int64)
+    beside = outside.attributes or [None] * n_outside
+    return _Examples([*texts, *outside.texts], [*facts, *beside], everything, tuple(classes.tolist()))
 
 
 def _refuse_no_text(name: str, column: Sequence[object]) -> None:
@@ -176,6 +217,7 @@ def _card(
         contest=judged.contest,
         scope=judged.scope,
         trained={**origin, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
+        attributes=tuple(sorted({name for facts in examples.attributes for name in facts or ()})),
     )
 
 

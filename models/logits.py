@@ -1,4 +1,4 @@
-"""The parts that give an event its logits: a linear one and one with a hidden layer, as arrays in ``.npy`` files, numpy alone."""
+"""The parts that give an event its logits: a linear one and one with a hidden layer, numpy alone."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +7,9 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.router import ContractMismatchError
-from models.text_terms import Columns, Floats32
+from models import arrays
+from models.arrays import Floats32
+from models.text_terms import Columns
 
 Floats = NDArray[np.float64]
 
@@ -20,7 +21,7 @@ ON_DISK = np.float16
 class Linear:
     """A linear part: ``weights`` float32[n_terms, n_columns], ``intercept`` float32[n_columns]."""
 
-    FILES: ClassVar = ("linear_weights.npy", "linear_intercept.npy")
+    FILE: ClassVar = "linear.json"
 
     weights: Floats32
     intercept: Floats32
@@ -33,21 +34,23 @@ class Linear:
     @classmethod
     def load(cls, folder: Path, n_terms: int, n_columns: int) -> Self:
         """Return the part in ``folder``, or raise ContractMismatchError if it cannot be read or does not fit."""
-        weights, intercept = (_read(folder / file) for file in cls.FILES)
-        _expect(folder / cls.FILES[0], weights, (n_terms, n_columns))
-        _expect(folder / cls.FILES[1], intercept, (n_columns,))
+        file = folder / cls.FILE
+        weights, intercept = arrays.read(file, "weights", "intercept")
+        arrays.expect(file, "weights", weights, (n_terms, n_columns))
+        arrays.expect(file, "intercept", intercept, (n_columns,))
         return cls(weights, intercept)
 
     def save(self, folder: Path) -> None:
         """Write the arrays."""
-        _write(folder, self.FILES, (self.weights.astype(ON_DISK), self.intercept))
+        arrays.write(folder / self.FILE, {"weights": self.weights.astype(ON_DISK), "intercept": self.intercept})
 
 
 @dataclass(frozen=True)
 class Neural:
     """One hidden layer of rectified units over the most frequent terms: the first ``len(hidden_weights)`` columns."""
 
-    FILES: ClassVar = ("hidden_weights.npy", "hidden_intercept.npy", "output_weights.npy", "output_intercept.npy")
+    FILE: ClassVar = "neural.json"
+    NAMES: ClassVar = ("hidden_weights", "hidden_intercept", "output_weights", "output_intercept")
 
     hidden_weights: Floats32
     hidden_intercept: Floats32
@@ -64,25 +67,18 @@ class Neural:
     @classmethod
     def load(cls, folder: Path, n_terms: int, n_columns: int) -> Self:
         """Return the part in ``folder``, or raise ContractMismatchError if it cannot be read or does not fit."""
-        hidden_weights, hidden_intercept, output_weights, output_intercept = (
-            _read(folder / file) for file in cls.FILES
-        )
-        n_inputs, n_hidden = min(len(hidden_weights), n_terms), hidden_intercept.size
-        _expect(folder / cls.FILES[0], hidden_weights, (n_inputs, n_hidden))
-        _expect(folder / cls.FILES[1], hidden_intercept, (n_hidden,))
-        _expect(folder / cls.FILES[2], output_weights, (n_hidden, n_columns))
-        _expect(folder / cls.FILES[3], output_intercept, (n_columns,))
-        return cls(hidden_weights, hidden_intercept, output_weights, output_intercept)
+        file = folder / cls.FILE
+        read = arrays.read(file, *cls.NAMES)
+        n_inputs, n_hidden = min(len(read[0]), n_terms), read[1].size
+        shapes = (n_inputs, n_hidden), (n_hidden,), (n_hidden, n_columns), (n_columns,)
+        for name, array, shape in zip(cls.NAMES, read, shapes, strict=True):
+            arrays.expect(file, name, array, shape)
+        return cls(*read)
 
     def save(self, folder: Path) -> None:
         """Write the arrays."""
-        arrays = (
-            self.hidden_weights.astype(ON_DISK),
-            self.hidden_intercept,
-            self.output_weights,
-            self.output_intercept,
-        )
-        _write(folder, self.FILES, arrays)
+        held = {name: getattr(self, name) for name in self.NAMES}
+        arrays.write(folder / self.FILE, {**held, "hidden_weights": self.hidden_weights.astype(ON_DISK)})
 
 
 def softmax(logits: Floats) -> Floats:
@@ -90,23 +86,3 @@ def softmax(logits: Floats) -> Floats:
     grown = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: Floats = grown / grown.sum(axis=1, keepdims=True)
     return shares
-
-
-def _write(folder: Path, files: tuple[str, ...], arrays: tuple[NDArray[np.floating], ...]) -> None:
-    for file, array in zip(files, arrays, strict=True):
-        np.save(folder / file, array, allow_pickle=False)
-
-
-def _read(file: Path) -> Floats32:
-    try:
-        array: NDArray[np.floating] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ContractMismatchError(f"{file.name} cannot be read: {error}") from None
-    if array.dtype not in (np.float16, np.float32) or not array.ndim or not np.isfinite(array).all():
-        raise ContractMismatchError(f"{file.name} must hold finite float16 or float32 values, it holds {array.dtype}")
-    return array.astype(np.float32, copy=False)
-
-
-def _expect(file: Path, array: Floats32, shape: tuple[int, ...]) -> None:
-    if array.shape != shape:
-        raise ContractMismatchError(f"{file.name} has the shape {array.shape}, card and vocabulary make it {shape}")

@@ -11,6 +11,8 @@ from features.records import Candidate, Event
 from features.vector import Vectors
 from models import policy
 from serving.plan import StreamPlan
+from serving.reading import Reading
+from serving.view import Classifier
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +39,10 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """An event with everyone who might serve it, who of them may, and the features of each. ``refused``: nobody may."""
+    """An event with everyone who might serve it, who of them may, and the features of each. ``refused``: nobody may.
+
+    ``reading`` is what the classifier in force said; it stands in ``vectors``, which are logged.
+    """
 
     event: Event
     plan: StreamPlan
@@ -47,6 +52,18 @@ class Case:
     eligible: NDArray[np.bool_]
     vectors: Vectors
     refused: bool
+    reading: Reading
+
+    def seen_by(self, classifier: Classifier | None) -> tuple[Vectors, Reading]:
+        """Return vectors and reading as a router sees them that was trained on the answers of ``classifier``.
+
+        Those are the logged ones where that classifier is in force. One that fails says nothing, here as there.
+        """
+        in_force = self.reading.fault.digest if self.reading.fault else self.reading.digest
+        if not self.plan.features.content_names or in_force == (classifier.digest if classifier else None):
+            return self.vectors, self.reading
+        reading = Reading.of(self.event, classifier)
+        return self.plan.features.vectors(self.event, self.candidates, self.at, reading.content), reading
 
     def unit(self) -> str:
         """Return what a canary's arm is drawn for: the key where the stream keeps keys together, else the event."""
@@ -74,8 +91,8 @@ class Case:
         return (self.at - min(observed)) / timedelta(milliseconds=1) if observed else None
 
 
-def frame(question: Question, plan: StreamPlan, at: datetime) -> Case:
-    """Return the case that ``question`` is under ``plan`` at ``at``.
+def frame(question: Question, plan: StreamPlan, at: datetime, classifier: Classifier | None = None) -> Case:
+    """Return the case that ``question`` is under ``plan`` at ``at``, read by ``classifier`` where its features ask for that.
 
     Raises
     ------
@@ -94,8 +111,9 @@ def frame(question: Question, plan: StreamPlan, at: datetime) -> Case:
         # The refusal destination holds events that nothing may process, so the mask does not bind it.
         if excluded.pop(refusal, None) is None:
             candidates = (*candidates, Candidate(destination=refusal))
+    reading = Reading.of(event, classifier if plan.features.content_names else None)
     try:
-        vectors = plan.features.vectors(event, candidates, at)
+        vectors = plan.features.vectors(event, candidates, at, reading.content)
     except OverflowError as error:
         raise FeatureRangeError(f"an attribute is beyond a 64-bit float: {error}") from None
     eligible = np.array([candidate.destination not in excluded for candidate in candidates])
@@ -108,4 +126,5 @@ def frame(question: Question, plan: StreamPlan, at: datetime) -> Case:
         eligible=eligible,
         vectors=vectors,
         refused=refused,
+        reading=reading,
     )

@@ -11,7 +11,7 @@ import msgspec
 
 from features import cloudevents
 from features.clock import Clock, SystemClock
-from features.cloudevents import CloudEvent, DecisionRequest, UnknownTypeError
+from features.cloudevents import CloudEvent, DecisionRequest, TextTypeError, UnknownTypeError
 from features.records import Candidate, Event, Outcome
 from serving import answer, decider, identity
 from serving.answer import Answer
@@ -52,7 +52,7 @@ class Client:
         """
         try:
             event = cloudevents.event_of(cloud_event, self.plan.configuration)
-        except UnknownTypeError as error:
+        except (UnknownTypeError, TextTypeError) as error:
             return self._refusal(cloud_event.type, "", f"refused: {error}")
         plan = self.plan.streams[event.stream]
         mark = identity.fingerprint(event.stream, event.source, event.id)

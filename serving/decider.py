@@ -19,7 +19,8 @@ from models import policy
 from serving import proposals
 from serving.case import Case, Question, frame
 from serving.plan import StreamPlan
-from serving.proposals import DECIDING_MODES, Fault, Proposals
+from serving.proposals import DECIDING_MODES, Proposals
+from serving.reading import Fault
 from serving.view import StreamView, digest_of
 
 Floats = NDArray[np.float64]
@@ -81,19 +82,20 @@ def decide(
     FeatureTypeError, FeatureRangeError
         If an attribute that a number reads is text, or beyond a float64.
     """
-    case = frame(question, plan, at)
+    case = frame(question, plan, at, view.classifier)
     if case.refused:
-        proposed = Proposals.only(case.static())
+        proposed = Proposals.only(case, case.static())
         assignment = _certain(proposed, "refused: no destination may serve the event")
     elif stop is not None:
-        proposed = Proposals.only(case.static())
+        proposed = Proposals.only(case, case.static())
         assignment = _certain(proposed, f"override: stopped by {stop.actor}: {stop.reason}", stop)
     else:
         proposed = proposals.of_models(case, view, debts)
         assignment = _draw(case, view, proposed)
     decision = _record(case, view, proposed, assignment, decision_id=decision_id, revision=revision)
     debt = _settle(view, proposed, assignment, debts)
-    return Decided(decision=decision, faults=tuple(proposed.faults.values()), debt=debt)
+    faults = (*proposed.faults.values(), *proposed.unread.values())
+    return Decided(decision=decision, faults=faults, debt=debt)
 
 
 def decide_statically(
@@ -101,7 +103,7 @@ def decide_statically(
 ) -> Decision:
     """Return the decision of the static routes alone, for ``reason``: nothing is scored and nothing drawn. Raises as `decide`."""
     case = frame(question, plan, at)
-    proposed = Proposals.only(case.static())
+    proposed = Proposals.only(case, case.static())
     assignment = _certain(proposed, f"static: {reason}")
     return _record(case, StreamView(mode="off"), proposed, assignment, decision_id=decision_id, revision=revision)
 
@@ -159,6 +161,11 @@ def _settle(
     return model.digest, model.tariff.settle(debts.get(model.digest), use[:, assignment.index])
 
 
+def _explain(assignment: _Assignment, proposed: Proposals) -> str:
+    """Return the reason, and where the features had to do without the event's content, why."""
+    return "; without content: ".join([assignment.reason, *(fault.reason for fault in proposed.unread.values())])
+
+
 def _record(
     case: Case, view: StreamView, proposed: Proposals, assignment: _Assignment, *, decision_id: str, revision: str
 ) -> Decision:
@@ -172,7 +179,7 @@ def _record(
         stream=case.plan.name,
         decided_at=case.at,
         mode=view.mode,
-        reason=assignment.reason,
+        reason=_explain(assignment, proposed),
         assigned=case.candidates[assignment.index].destination,
         propensity=float(assignment.mixture[assignment.index]),
         destinations=tuple(candidate.destination for candidate in case.candidates),
@@ -194,4 +201,5 @@ def _record(
         override=assignment.override,
         explored=assignment.explored,
         state_age_ms=case.state_age_ms(),
+        content=case.reading.digest,
     )

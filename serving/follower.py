@@ -15,8 +15,8 @@ from models.releases.entry import Entry, Recorded
 from serving import served
 from serving.plan import Plan
 from serving.served import Served, Standing, UnreadableStateError
-from serving.shelf import FORECASTER, RejectedError, Shelf
-from serving.view import ForecastView, Model, ReleaseView, StreamView, digest_of
+from serving.shelf import CLASSIFIER, FORECASTER, RejectedError, Shelf
+from serving.view import Classifier, ForecastView, Model, ReleaseView, StreamView, digest_of
 
 MAX_FAULTS = 3  # a model that raises this often is condemned
 _RETRY_SECONDS = 30.0  # before what was rejected is tried again under the same head
@@ -82,7 +82,8 @@ class Follower:
         view = ReleaseView(
             generation=self._served.generation, head=self._served.head, streams=streams, forecast=forecast
         )
-        self._view = view.without(self._served.entry.revoked if self._served.entry else ())
+        revoked = self._served.entry.revoked if self._served.entry else ()
+        self._view = view.without({*revoked, *self._served.condemned})
 
     def start(self) -> None:
         """Follow in a thread until `stop`."""
@@ -153,12 +154,17 @@ class Follower:
         streams, standings, rejections = dict(self._view.streams), dict(self._served.streams), {}
         for name in sorted(entry.streams.keys() & self._plan.streams.keys()):
             try:
-                streams[name] = self._load_stream(name, entry)
+                streams[name], unread = self._load_stream(name, entry)
             except RejectedError as error:
                 rejections[name] = f"generation {entry.generation}: {error}"
                 continue
+            if unread:
+                rejections[f"{name}: {CLASSIFIER}"] = f"generation {entry.generation}: {unread}"
             standings[name] = Standing(
-                generation=entry.generation, release=entry.streams[name], previous=digest_of(streams[name].previous)
+                generation=entry.generation,
+                release=entry.streams[name],
+                previous=digest_of(streams[name].previous),
+                classifier=digest_of(streams[name].classifier),
             )
         forecast, failure = self._load_forecast(entry.models, self._view.forecast)
         if failure:
@@ -185,7 +191,8 @@ class Follower:
         if self._save():
             self._shelf.keep_only(self._served.digests())
 
-    def _load_stream(self, name: str, entry: Entry) -> StreamView:
+    def _load_stream(self, name: str, entry: Entry) -> tuple[StreamView, str]:
+        """Return the stream as the entry has it, and what keeps its classifier back; the old one then stays in force."""
         release = entry.streams[name]
         before = self._view.streams.get(name, StreamView(mode="off"))
         loaded = {model.digest: model for _, model in before.models()}
@@ -199,7 +206,10 @@ class Follower:
 
         replaced = before.champion is not None and before.champion.digest != release.champion
         previous = before.champion if replaced else before.previous
-        return StreamView(
+        classifier, failure = self._load_classifier(
+            name, self._plan.streams[name].stream.classifier_in(entry.models), before
+        )
+        view = StreamView(
             mode=release.mode,
             generation=entry.generation,
             champion=load(release.champion) or (previous if release.champion else None),
@@ -207,7 +217,19 @@ class Follower:
             challenger_share=release.canary_share,
             shadow=load(release.shadow),
             previous=previous,
+            classifier=classifier,
         )
+        return view, failure
+
+    def _load_classifier(self, name: str, digest: str | None, before: StreamView) -> tuple[Classifier | None, str]:
+        if digest is None or digest in self._served.condemned:
+            return None, ""
+        if before.classifier is not None and before.classifier.digest == digest:
+            return before.classifier, ""
+        try:
+            return self._shelf.classifier(digest, self._plan.streams[name]), ""
+        except RejectedError as error:
+            return before.classifier, str(error)
 
     def _restore_stream(self, name: str, standing: Standing) -> tuple[StreamView, str]:
         """Return as much of the stream as stands, the previous champion in place of a broken one; and what was wrong."""
@@ -223,6 +245,8 @@ class Follower:
                 return None
 
         champion, previous = load(release.champion), load(standing.previous)
+        classifier, failure = self._load_classifier(name, standing.classifier, StreamView(mode="off"))
+        failures += [f"{CLASSIFIER}: {failure}"] if failure else []
         view = StreamView(
             mode=release.mode,
             generation=standing.generation,
@@ -231,6 +255,7 @@ class Follower:
             challenger_share=release.canary_share,
             shadow=load(release.shadow),
             previous=previous,
+            classifier=classifier,
         )
         return view, "; ".join(failures)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.problems import Problem
-from serving.shelf import FORECASTER, ROUTER
+from serving.shelf import CLASSIFIER, FORECASTER, ROUTER
 from serving.shim import Shim
 from serving.view import ReleaseView, StreamView, digest_of
 
@@ -27,6 +27,9 @@ def current_model(view: ReleaseView, name: str) -> dict[str, Any]:
     head = {"name": name, "generation": view.generation, "head": view.head}
     if name == ROUTER:
         return head | {"streams": {stream: _stream(of_stream) for stream, of_stream in sorted(view.streams.items())}}
+    in_force = {stream: digest_of(of_stream.classifier) for stream, of_stream in sorted(view.streams.items())}
+    if name == CLASSIFIER and any(in_force.values()):
+        return head | {"streams": in_force}
     if name == FORECASTER and view.forecast is not None:
         return head | {"digest": view.forecast.digest, "made_at": view.forecast.at}
     raise Problem(404, f"no model {name!r} is released")
@@ -118,4 +121,5 @@ def _stream(view: StreamView) -> dict[str, Any]:
         "challenger": digest_of(view.challenger),
         "challenger_share": view.challenger_share,
         "shadow": digest_of(view.shadow),
+        "classifier": digest_of(view.classifier),
     }

@@ -1,4 +1,4 @@
-"""Loads a router in a process that may die of it, and checks it against its golden rows: ``python -m serving.probe FOLDER``."""
+"""Loads a model in a process that may die of it, and checks it against its golden rows: ``python -m serving.probe FOLDER``."""
 
 import os
 import resource
@@ -7,7 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from models import router
+import msgspec
+
+from models import content, router
+from models.releases.bundle import MANIFEST_FILE, Manifest
 
 TIMEOUT_SECONDS = 30.0
 MAX_OUTPUT_BYTES = 1024 * 1024
@@ -17,11 +20,11 @@ _LAST_WORDS_BYTES = 4_096
 
 
 class ProbeFailedError(ValueError):
-    """A router that killed, stopped or failed the process that tried it."""
+    """A model that killed, stopped or failed the process that tried it."""
 
 
 def try_out(folder: Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-    """Load the router in ``folder`` in a child process.
+    """Load the router or classifier in the sealed ``folder`` in a child process.
 
     Raises
     ------
@@ -52,7 +55,8 @@ def main(folder: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES))
-    router.probe(Path(folder))
+    manifest = msgspec.json.decode((Path(folder) / MANIFEST_FILE).read_bytes(), type=Manifest)
+    (content if manifest.kind == content.KIND else router).probe(Path(folder))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from features.vector import Vectors
 from models import policy, tariff
 from serving.case import Case
+from serving.reading import Fault, Reading
 from serving.view import Model, ModelRole, StreamView
 
 Floats = NDArray[np.float64]
@@ -24,31 +26,32 @@ class UnfitModelError(ValueError):
     """A model that reads another feature set, or predicts what is no number."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """A model that failed on an event. ``raised`` tells an exception of its own from a prediction that is no number."""
-
-    digest: str
-    reason: str
-    raised: bool
-
-
 @dataclass(kw_only=True)
 class Proposals:
-    """The distribution of every policy, by its name. ``faults`` says per role why the static distribution stands in for a model's.
+    """The distribution of every policy, by its name.
 
     ``uses`` holds, per role whose model has prices, what each candidate would use: float64[n_resources, n_candidates].
+    ``faults`` says per role why the static distribution stands in for a model's, ``unread`` per classifier that failed
+    why the features had to do without the event's content.
     """
 
     distributions: dict[str, Floats]
     predictions: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
     uses: dict[str, Floats] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
+    unread: dict[str, Fault] = field(default_factory=dict)
 
     @classmethod
-    def only(cls, static: Floats) -> Self:
+    def only(cls, case: Case, static: Floats) -> Self:
         """Return the policies of a case that the static routes alone decide."""
-        return cls(distributions={"static": static})
+        proposals = cls(distributions={"static": static})
+        proposals.note(case.reading)
+        return proposals
+
+    def note(self, reading: Reading) -> None:
+        """Note the fault of a classifier, if it had one."""
+        if reading.fault is not None:
+            self.unread[reading.fault.digest] = reading.fault
 
     def stand_in(self, role: ModelRole, fault: Fault, *, deciding: bool) -> None:
         """Note a model's fault; where that model decides, it decides as the static routes do."""
@@ -63,7 +66,7 @@ def of_models(case: Case, view: StreamView, debts: Mapping[str, Floats]) -> Prop
     ``debts``: what each model used beyond its limits so far, by its digest; its prices are paced by it.
     """
     static = policy.floor(case.static(), case.eligible, case.plan.stream.exploration.static_epsilon)
-    proposals = Proposals.only(static)
+    proposals = Proposals.only(case, static)
     if view.mode != "off":
         _score(case, view, debts, proposals)
     return proposals
@@ -73,8 +76,10 @@ def _score(case: Case, view: StreamView, debts: Mapping[str, Floats], proposals:
     for role, model in view.models():
         deciding = role != "shadow" and view.mode in DECIDING_MODES
         try:
-            predictions = _predict(case, model)
-            distribution, use = _spread(case, model, predictions, debts.get(model.digest))
+            vectors, reading = case.seen_by(model.classifier)
+            proposals.note(reading)
+            predictions = _predict(case, model, vectors)
+            distribution, use = _spread(case, model, vectors, predictions, debts.get(model.digest))
         except (UnfitModelError, policy.PolicyError) as error:
             fault = Fault(digest=model.digest, reason=f"{role}: {error}", raised=False)
             proposals.stand_in(role, fault, deciding=deciding)
@@ -89,7 +94,7 @@ def _score(case: Case, view: StreamView, debts: Mapping[str, Floats], proposals:
 
 
 def _spread(
-    case: Case, model: Model, predictions: dict[str, Floats], debt: Floats | None
+    case: Case, model: Model, vectors: Vectors, predictions: dict[str, Floats], debt: Floats | None
 ) -> tuple[Floats, Floats | None]:
     """Return the model's distribution and, where it has prices, the use of each candidate; its net values join the predictions."""
     stream, values = case.plan.stream, predictions["value"]
@@ -97,18 +102,18 @@ def _spread(
     if priced is None:
         return policy.explore(values, case.eligible, stream.exploration, value_range), None
     destinations = [candidate.destination for candidate in case.candidates]
-    use, prices = priced.meter.event(destinations, case.vectors.numbers, predictions), priced.paced(debt)
+    use, prices = priced.meter.event(destinations, vectors.numbers, predictions), priced.paced(debt)
     distribution, predictions["net_value"] = tariff.distribution(
         values, use, case.eligible, prices, stream.exploration, value_range
     )
     return distribution, use
 
 
-def _predict(case: Case, model: Model) -> dict[str, Floats]:
+def _predict(case: Case, model: Model, vectors: Vectors) -> dict[str, Floats]:
     wanted = case.plan.features.version
     if model.router.feature_set != wanted:
         raise UnfitModelError(f"reads feature set {model.router.feature_set}, the stream has {wanted}")
-    scores = model.router.score(case.vectors.numbers, case.vectors.categories)
+    scores = model.router.score(vectors.numbers, vectors.categories)
     predictions = {"value": scores.value, **{str(name): head for name, head in scores.heads.items()}}
     for name, predicted in predictions.items():
         if predicted.shape != case.eligible.shape or not np.isfinite(predicted).all():

@@ -10,11 +10,12 @@ from models.releases.entry import Entry, StreamRelease
 
 
 class Standing(Struct, frozen=True, kw_only=True):
-    """What a stream is served as: the generation and release that were accepted for it, and the champion before."""
+    """What a stream is served as: the generation and release that were accepted for it, the champion before, the classifier."""
 
     generation: int
     release: StreamRelease
     previous: str | None = None
+    classifier: str | None = None
 
 
 class Served(Struct, frozen=True, kw_only=True):
@@ -35,7 +36,8 @@ class Served(Struct, frozen=True, kw_only=True):
         found = set(self.models.values())
         for standing in self.streams.values():
             release = standing.release
-            found.update(filter(None, (release.champion, release.canary, release.shadow, standing.previous)))
+            others = (standing.previous, standing.classifier)
+            found.update(filter(None, (release.champion, release.canary, release.shadow, *others)))
         return found
 
 

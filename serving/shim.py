@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from features import cloudevents
 from features.clock import Clock
-from features.cloudevents import DecisionRequest, UnknownTypeError
+from features.cloudevents import DecisionRequest, TextTypeError, UnknownTypeError
 from features.records import Candidate, Decision, Event, Outcome, outcome_key
 from features.vector import FeatureTypeError
 from serving import answer, decider, identity
@@ -129,6 +129,8 @@ class Shim:
             event = cloudevents.event_of(request.event, self.plan.configuration)
         except UnknownTypeError as error:
             return Problem(422, str(error), "$.event.type")
+        except TextTypeError as error:
+            return Problem(422, str(error), f"$.event.{str(error).partition(' must be ')[0]}")
         plan = self.plan.streams[event.stream]
         mark = identity.fingerprint(event.stream, event.source, event.id)
         if mark in fresh:

@@ -8,7 +8,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from features.records import Mode
+from features.content import Content
+from features.records import Event, Mode
 from models.router import Scores
 from models.tariff import Tariff
 
@@ -26,18 +27,49 @@ class Scorer(Protocol):
         """Score the candidates of one event."""
 
 
+class Reader(Protocol):
+    """What the shim asks of a classifier; ``models.content.Classifier`` is one."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What it tells apart."""
+
+    def read(self, event: Event) -> Content | None:
+        """Return what the event's text says, None where it has none."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A loaded classifier and the digest of its bytes."""
+
+    digest: str
+    reader: Reader
+
+
 @dataclass(frozen=True)
 class Model:
-    """A loaded router, the digest of its bytes, and the prices that were sealed with it; None where nothing is limited."""
+    """A loaded router and the digest of its bytes.
+
+    ``tariff`` are the prices that were sealed with it, None where nothing is limited; ``classifier`` is the one that it
+    pins, whose answers it was trained on.
+    """
 
     digest: str
     router: Scorer
     tariff: Tariff | None = None
+    classifier: Classifier | None = None
+
+    def rests_on(self, digests: Collection[str]) -> bool:
+        """Tell whether the router or its classifier is among ``digests``."""
+        return self.digest in digests or (self.classifier is not None and self.classifier.digest in digests)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamView:
-    """The release of one stream. ``challenger`` is the canary; ``previous`` the champion that stood before this one."""
+    """The release of one stream. ``challenger`` is the canary; ``previous`` the champion that stood before this one.
+
+    ``classifier`` is the one in force: its answers stand in the logged vectors, whichever ones the routers pin.
+    """
 
     mode: Mode
     generation: int = 0
@@ -46,6 +78,7 @@ class StreamView:
     challenger_share: float = 0.0
     shadow: Model | None = None
     previous: Model | None = None
+    classifier: Classifier | None = None
 
     def models(self) -> Iterator[tuple[ModelRole, Model]]:
         """Yield every model that is to score, with its role."""
@@ -57,14 +90,18 @@ class StreamView:
             yield "shadow", self.shadow
 
     def without(self, digests: Collection[str]) -> Self:
-        """Return the view without these models: the previous champion steps in for the champion, or the static routes."""
+        """Return the view without these models and what rests on them.
+
+        The previous champion steps in for the champion, or the static routes.
+        """
 
         def keep(model: Model | None) -> Model | None:
-            return None if model is None or model.digest in digests else model
+            return None if model is None or model.rests_on(digests) else model
 
-        previous = keep(self.previous)
+        previous, classifier = keep(self.previous), self.classifier
         return replace(
             self,
+            classifier=None if classifier is None or classifier.digest in digests else classifier,
             champion=keep(self.champion) or (previous if self.champion else None),
             challenger=keep(self.challenger),
             shadow=keep(self.shadow),
@@ -97,6 +134,6 @@ class ReleaseView:
         return replace(self, streams=streams, forecast=forecast)
 
 
-def digest_of(model: Model | None) -> str | None:
+def digest_of(model: Model | Classifier | None) -> str | None:
     """Return the digest of a model that may not be there."""
     return model.digest if model else None

@@ -1,8 +1,9 @@
 """The offline gate: may this candidate be shown to a reviewer? Pure: a comparison in, a verdict with its reasons out."""
 
-from features.config import Gate
+from features.config import Classifier, Gate
 from models.backtest import ForecastEvaluation
 from models.comparison import Comparison, OfflineVerdict
+from models.content_evaluation import ContentEvaluation
 from models.evaluation import Refusal
 
 HONEST_COVERAGE = (0.7, 0.9)
@@ -54,3 +55,28 @@ def judge_forecaster(evaluation: ForecastEvaluation) -> OfflineVerdict:
     if beaten_by:
         return OfflineVerdict(state="failed", reasons=tuple(beaten_by))
     return OfflineVerdict(state="passed", reasons=(f"WAPE {evaluation.wape:.3f} is below every baseline's", coverage))
+
+
+def judge_classifier(
+    evaluation: ContentEvaluation, wanted: Classifier, unserved: tuple[str, ...] = ()
+) -> OfflineVerdict:
+    """Pass a classifier that reaches the configured accuracy and recall, beats the most frequent class, and serves all streams.
+
+    ``unserved`` says what a stream's features read and the classifier does not have. A recall is asked only of a
+    classifier that was shown examples out of scope; to ask it of none fails.
+    """
+    recall, least = evaluation.out_of_scope_recall, wanted.min_out_of_scope_recall
+    figures = f"accuracy {evaluation.accuracy:.3f} on {evaluation.n:,} texts in scope"
+    against = list(unserved)
+    if evaluation.accuracy < wanted.min_accuracy:
+        against.append(f"{figures} is below min_accuracy {wanted.min_accuracy:g}")
+    if evaluation.accuracy_low <= evaluation.majority_share:
+        share = evaluation.majority_share
+        against.append(f"{figures} is not certainly above {share:.3f}, which the most frequent class alone reaches")
+    if least and (recall is None or recall < least):
+        found = "there is no example out of scope" if recall is None else f"recall {recall:.3f}"
+        against.append(f"{found}, min_out_of_scope_recall is {least:g}")
+    if against:
+        return OfflineVerdict(state="failed", reasons=tuple(against))
+    seen = "no example out of scope" if recall is None else f"out-of-scope recall {recall:.3f}"
+    return OfflineVerdict(state="passed", reasons=(figures, seen))

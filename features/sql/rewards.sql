@@ -41,7 +41,7 @@ SELECT
     destinations, [NOT map_contains(excluded, name) for name in destinations] AS eligible,
     assigned, list_position(destinations, assigned)::BIGINT - 1 AS assigned_index,
     propensity, mixture, policies, predictions, feature_set, numbers, categories,
-    explored, mode, arm, arm_probability, generation, champion, challenger, shadow,
+    explored, mode, arm, arm_probability, generation, champion, challenger, shadow, content,
     served, attempt, observed_at, success, latency_ms, cost_usd, probes,
     CASE
         WHEN counted.status IN ('observed', 'timeout', 'lost') THEN counted.status

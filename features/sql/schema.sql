@@ -32,6 +32,7 @@ CREATE TABLE decisions (
     override VARCHAR,
     explored BOOLEAN NOT NULL,
     state_age_ms DOUBLE,
+    content VARCHAR,
     latency_us DOUBLE NOT NULL,
     "schema" BIGINT NOT NULL,
     extras VARCHAR,

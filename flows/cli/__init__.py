@@ -17,6 +17,7 @@ _COMMANDS = {  # in the order in which the help shows them
     "retrain": ("flows.cli.learning:retrain", "Fit, judge and register a router."),
     "drift": ("flows.cli.watching:drift", "Show how far a stream's world has moved from what its champion learned."),
     "forecast": ("flows.cli.learning:forecast", "Fit, judge and register a demand forecaster, or forecast anew."),
+    "classifier": ("flows.cli.classifying:app", "Train and release what says what a text is about."),
     "promote": ("flows.cli.releasing:promote", "Take the next step of a promotion."),
     "lifecycle": ("flows.cli.learning:lifecycle", "Run one round of everything that goes by itself."),
     "approve": ("flows.cli.approving:approve", "Approve a registered candidate."),

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from cyclopts import App
 
 from flows import cli, components, settings
 from flows.cli import telling
@@ -72,7 +73,11 @@ def commands() -> dict[str, Any]:
     found = {}
     for name, (path, _) in cli._COMMANDS.items():
         module, _, function = path.partition(":")
-        found[name] = getattr(import_module(module), function)
+        command = getattr(import_module(module), function)
+        if isinstance(command, App):  # a group of commands
+            found |= {f"{name} {part}": command[part].default_command for part in command if not part.startswith("-")}
+        else:
+            found[name] = command
     return found
 
 

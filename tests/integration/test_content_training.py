@@ -20,7 +20,7 @@ from models import content, content_fit, content_training
 from models.content_judging import choose_scope, judge
 from models.content_training import Settings, TrainingRefusedError, train
 from models.logits import softmax
-from models.text_terms import Cut, Encoder, fit_vocabulary
+from models.text_terms import Attributes, Cut, Encoder, fit_vocabulary
 
 SETTINGS = Settings(n_epochs=30, n_hidden=8, batch_size=16, max_accuracy_loss_share=0.02)
 VERBS = {
@@ -260,6 +260,47 @@ def test_the_benchmark_trains_on_one_folder_and_reports_on_the_other(
     assert said["clinc150"]["oos_recall"] > 0.8
     assert said["banking77"]["accuracy"] > 0.8
     assert said["us_per_event"] > 0
+
+
+def test_with_test_files_every_labelled_row_counts_whatever_its_split(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        rows = [
+            ("train", "a", "x"),
+            ("val", "b", "y"),
+            ("oos_test", "c", "oos"),
+            ("test", "d", "x"),
+            ("test", "e", None),
+        ]
+        (tmp_path / part).mkdir()
+        pd.DataFrame(rows, columns=["split", "text", "intent"]).to_parquet(tmp_path / part / "clinc150.parquet")
+        for number in (1, 2):
+            file = tmp_path / part / f"banking77_{number}.parquet"
+            pd.DataFrame({"text": ["a", "b"], "intent": ["x", "y"]}).to_parquet(file)
+    given = tmp_path / "train", tmp_path / "test", SETTINGS, 0
+    clinc, banking = benchmark.clinc_task(*given), benchmark.banking_task(*given)
+    assert clinc is not None
+    assert banking is not None
+    assert clinc.train["text"].tolist() == clinc.test["text"].tolist() == ["a", "b", "c", "d"]
+    assert (len(banking.train), len(banking.test)) == (4, 4)
+    own = benchmark.clinc_task(tmp_path / "train", None, SETTINGS, 0)
+    assert own is not None
+    assert (own.train["text"].tolist(), own.test["text"].tolist()) == (["a"], ["b"])
+    assert benchmark.clinc_task(tmp_path, None, SETTINGS, 0) is None
+
+
+def test_out_of_scope_examples_carry_their_attributes(tmp_path: Path) -> None:
+    """Else having none at all would be what tells them apart."""
+    texts, labels = examples(n_each=12)
+    facts: list[Attributes] = [{"shop": "no"}] * len(texts)
+    outside: list[Attributes] = [{"shop": "no"}] * len(OUTSIDE)
+    given = {"settings": SETTINGS, "seed": 0, "attributes": facts, "out_of_scope": OUTSIDE}
+    with_them = train(texts, labels, tmp_path / "with", out_of_scope_attributes=outside, **given)  # type: ignore[arg-type]
+    assert with_them.card.attributes == ("shop",)
+    bare, shown = (with_them.classify(texts[0], facts).scope_score for facts in (None, {"shop": "no"}))
+    train(texts, labels, tmp_path / "without", **given)  # type: ignore[arg-type]
+    without = content.load(tmp_path / "without")
+    bare_without, shown_without = (without.classify(texts[0], facts).scope_score for facts in (None, {"shop": "no"}))
+    assert shown - bare < shown_without - bare_without
 
 
 def test_the_benchmark_says_that_there_are_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,7 +73,14 @@ def test_scalars_of_the_data_are_attributes_and_the_text_is_read_apart() -> None
     event = cloudevents.event_of(_read(), CONFIGURATION)
     assert event.attributes == {"amount": 12.5, "gift": True, "coupon": None, "country": "NO", "note": "by door"}
     assert event.text == "by door"
-    assert cloudevents.event_of(_read(data={"note": 7}), CONFIGURATION).text is None
+    assert cloudevents.event_of(_read(data={"note": None}), CONFIGURATION).text is None
+    assert cloudevents.event_of(_read(data={}), CONFIGURATION).text is None
+
+
+@pytest.mark.parametrize(("value", "kind"), [(7, "int"), (["a"], "list"), ({"a": 1}, "dict"), (True, "bool")])
+def test_a_text_that_is_none_is_refused_by_its_field(value: object, kind: str) -> None:
+    with pytest.raises(cloudevents.TextTypeError, match=rf"^data\.note must be text, got {kind}$"):
+        cloudevents.event_of(_read(data={"note": value}), CONFIGURATION)
 
 
 def test_only_the_needed_attributes_need_be_there() -> None:

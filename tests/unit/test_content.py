@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import content
+from features.records import Event
+from models import arrays, content, text_terms
 from models.content import Card, Contest, Scope
 from models.logits import Linear, Neural, softmax
+from models.releases import bundle
 from models.router import ContractMismatchError, ProbeError
 from models.text_terms import Attribute, Attributes, Cut, Encoder, Vocabulary, fit_vocabulary, number_edges
 
@@ -149,6 +151,51 @@ def test_attributes_become_values_and_bins_and_what_is_missing_says_nothing() ->
     assert cut.blocks("", {"amount": float("nan")})[2] == []
 
 
+def _dense_oracle(cut: Cut, vocabulary: Vocabulary, text: str, facts: Attributes | None) -> np.ndarray:
+    """The vector as its definition says it, term by term."""
+    dense = np.zeros(len(vocabulary.terms))
+    n_blocks = len({term[0] for term in vocabulary.terms})
+    for block, terms in zip("wca", cut.blocks(text, facts), strict=True):
+        part = np.zeros(len(vocabulary.terms))
+        for column, term in enumerate(vocabulary.terms):
+            if term[0] == block and (count := terms.count(term[1:])):
+                part[column] = (1 + np.log(count)) * vocabulary.weights[column]
+        dense += part / (np.linalg.norm(part) * n_blocks**0.5) if part.any() else 0.0
+    return dense
+
+
+@given(
+    words=st.lists(
+        st.sampled_from(["pay", "the", "bill", "ab", "a", "pay~the", "^", "$", "table!", "x y"]), max_size=9
+    ),
+    span=st.integers(1, 5),
+    grams=st.sampled_from([(1, 1), (1, 3), (2, 4), (4, 4)]),
+)
+def test_what_is_encoded_is_what_the_cut_says(words: list[str], span: int, grams: tuple[int, int]) -> None:
+    """The shim's shortcuts (pairs never written, n-grams remembered) against the definition, twice for the memory."""
+    cut = Cut(pair_span=span, min_gram=grams[0], max_gram=grams[1])
+    vocabulary = fit_vocabulary(
+        cut, ["pay the bill", "the table x", "a ab pay"], [None] * 3, min_documents=1, max_terms=999
+    )
+    encoder, text = Encoder(cut, vocabulary), " ".join(words)
+    for _ in range(2):
+        columns, values = encoder.encode(text)
+        dense = np.zeros(len(vocabulary.terms))
+        dense[columns] = values
+        assert len(set(columns.tolist())) == len(columns)
+        np.testing.assert_allclose(dense, _dense_oracle(cut, vocabulary, text, None), atol=1e-6)
+
+
+def test_the_words_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_terms, "_REMEMBERED_WORDS", 3)
+    encoder = Encoder(CUT, VOCABULARY)
+    before = [values.tolist() for _, values in map(encoder.encode, TEXTS)]
+    assert before == [values.tolist() for _, values in map(encoder.encode, TEXTS)]
+    encoder.encode("y" * 33)
+    assert 0 < len(encoder._grams) <= 3
+    assert "y" * 33 not in encoder._grams
+
+
 def test_every_block_weighs_alike() -> None:
     columns, values = Encoder(CUT, VOCABULARY).encode("pay the bill", {"region": "eu", "amount": 1.0})
     blocks = np.array([VOCABULARY.terms[column][0] for column in columns])
@@ -171,8 +218,7 @@ def test_saving_twice_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None
 
 def test_the_golden_events_hold_for_the_bytes_they_were_made_of(folder: Path) -> None:
     content.probe(folder)
-    weights = np.load(folder / "linear_weights.npy")
-    np.save(folder / "linear_weights.npy", weights[:, ::-1].copy())
+    _edit_array(folder, "linear", "weights", lambda weights: weights[:, ::-1])
     with pytest.raises(ProbeError, match="golden event 0 should be 'bill'"):
         content.probe(folder)
 
@@ -182,8 +228,17 @@ def _edit_card(folder: Path, **changes: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def _edit_array(folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    np.save(folder / name, change(np.load(folder / name)))
+def _edit_array(folder: Path, part: str, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    file = folder / f"{part}.json"
+    names = tuple(json.loads(file.read_text()))
+    held = dict(zip(names, arrays.read(file, *names), strict=True))
+    arrays.write(file, {**held, name: change(held[name])})
+
+
+def _edit_json(file: Path, name: str, **changes: object) -> None:
+    held = json.loads(file.read_text())
+    held[name] |= changes
+    file.write_text(json.dumps(held))
 
 
 @pytest.mark.parametrize(
@@ -200,10 +255,17 @@ def _edit_array(folder: Path, name: str, change: Callable[[np.ndarray], np.ndarr
         ),
         (lambda at: (at / "vocabulary.json").write_text('{"terms": ["wa"], "weights": []}'), "1 terms and 0 weights"),
         (lambda at: (at / "vocabulary.json").write_text('{"terms": ["qa"], "weights": [1]}'), "'qa' is of no block"),
-        (lambda at: (at / "hidden_weights.npy").write_bytes(b"\x93NUMPY"), "hidden_weights.npy cannot be read"),
-        (lambda at: _edit_array(at, "linear_weights.npy", lambda a: a.astype(np.float64)), "it holds float64"),
-        (lambda at: _edit_array(at, "linear_intercept.npy", lambda a: a * np.float32(np.nan)), "finite"),
-        (lambda at: _edit_array(at, "output_weights.npy", lambda a: a[1:]), "output_weights.npy has the shape"),
+        (lambda at: (at / "neural.json").write_bytes(b"\x93NUMPY"), "neural.json cannot be read"),
+        (lambda at: (at / "neural.json").unlink(), "neural.json cannot be read"),
+        (lambda at: _edit_array(at, "linear", "weights", lambda a: a.astype(np.float64)), "linear.json cannot be read"),
+        (lambda at: _edit_array(at, "linear", "intercept", lambda a: a * np.float32(np.nan)), "must be finite"),
+        (lambda at: _edit_array(at, "neural", "output_weights", lambda a: a[1:]), "output_weights has the shape"),
+        (lambda at: _edit_json(at / "linear.json", "weights", dtype="object"), "linear.json cannot be read"),
+        (lambda at: _edit_json(at / "linear.json", "weights", shape=[-1, -3]), "bytes are not float16"),
+        (lambda at: _edit_json(at / "linear.json", "weights", shape=[2**62, 2**62]), "bytes are not float16"),
+        (lambda at: _edit_json(at / "linear.json", "weights", data="no base64!"), "linear.json cannot be read"),
+        (lambda at: _edit_json(at / "linear.json", "intercept", data="AAAA"), "3 bytes are not float32"),
+        (lambda at: (at / "linear.json").write_text("{}"), "must hold weights, intercept, it holds nothing"),
     ],
 )
 def test_a_folder_that_does_not_fit_together_is_refused_by_the_file(
@@ -214,23 +276,31 @@ def test_a_folder_that_does_not_fit_together_is_refused_by_the_file(
         content.load(folder)
 
 
-def test_an_array_of_objects_is_never_unpickled(folder: Path) -> None:
-    np.save(folder / "linear_intercept.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ContractMismatchError, match="cannot be read"):
-        content.load(folder)
+def test_a_folder_is_text_alone_and_so_may_be_a_release(folder: Path) -> None:
+    digest = bundle.seal(folder, kind=content.KIND)
+    assert bundle.verify(folder, digest).kind == "classifier"
 
 
-def test_a_truncated_array_is_refused(folder: Path) -> None:
-    file = folder / "linear_weights.npy"
-    file.write_bytes(file.read_bytes()[:-7])
-    with pytest.raises(ContractMismatchError, match=r"linear_weights\.npy cannot be read"):
-        content.load(folder)
+@given(
+    shape=st.lists(st.integers(0, 4), min_size=1, max_size=3),
+    dtype=st.sampled_from([np.float16, np.float32]),
+    seed=st.integers(0, 100),
+)
+def test_arrays_come_back_as_they_were_written(
+    tmp_path_factory: pytest.TempPathFactory, shape: list[int], dtype: type, seed: int
+) -> None:
+    file = tmp_path_factory.mktemp("arrays") / "some.json"
+    array = np.random.default_rng(seed).normal(size=shape).astype(dtype)
+    arrays.write(file, {"some": array})
+    (read,) = arrays.read(file, "some")
+    np.testing.assert_array_equal(read, array)
+    assert read.dtype == np.float32
 
 
 def test_a_part_without_a_scale_is_not_read(folder: Path) -> None:
     shutil.copytree(folder, folder / "linear")
     _edit_card(folder / "linear", neural_scale=None, contender="linear")
-    (folder / "linear" / "hidden_weights.npy").unlink()
+    (folder / "linear" / "neural.json").unlink()
     assert content.load(folder / "linear").classify("the bill").label == "bill"
 
 
@@ -252,3 +322,26 @@ def test_an_encoder_of_one_block_gives_it_all_the_weight() -> None:
     encoder = Encoder(Cut(), Vocabulary(terms=("wpay",), weights=(1.5,)))
     columns, values = encoder.encode("pay pay pay")
     assert (columns.tolist(), values.tolist()) == ([0], [1.0])
+
+
+def event(text: str | None, **attributes: Attribute) -> Event:
+    return Event(id="e", source="s", type="t", stream="orders", text=text, attributes=attributes)
+
+
+def test_what_the_features_read_is_what_was_classified() -> None:
+    classifier = content.Classifier(card(attributes=("region",)), VOCABULARY, *parts())
+    read, said = (
+        classifier.read(event("pay the bill", region="eu", amount=99.0)),
+        classifier.classify("pay the bill", {"region": "eu"}),
+    )
+    assert read is not None
+    assert (read.label, read.confidence, read.number("confidence")) == ("bill", said.confidence, said.confidence)
+    assert read.number("probability_table") == said.probabilities[1]
+    foreign = classifier.read(event("now"))
+    assert foreign is not None
+    assert (foreign.category(), foreign.number("in_scope")) == ("out of scope", 0.0)
+
+
+@pytest.mark.parametrize("text", [None, "", " \n"])
+def test_an_event_without_text_has_no_content(text: str | None) -> None:
+    assert content.Classifier(card(), VOCABULARY, *parts()).read(event(text)) is None

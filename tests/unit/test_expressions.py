@@ -140,6 +140,7 @@ def test_any_text_compiles_or_is_refused(text: str) -> None:
 
 
 def test_names_are_found_wherever_they_are_read() -> None:
-    read = names_in("where(state.x > 1, min(candidate.y), time.hour) + destination.z / event.a")
-    assert read == {("state", "x"), ("candidate", "y"), ("time", "hour"), ("destination", "z"), ("event", "a")}
+    read = names_in("where(state.x > 1, min(candidate.y), time.hour) + destination.z / event.a - content.b")
+    spaces = {("state", "x"), ("candidate", "y"), ("time", "hour"), ("destination", "z"), ("event", "a")}
+    assert read == {*spaces, ("content", "b")}
     assert {space for space, _ in read} == set(SPACES)

@@ -1,0 +1,71 @@
+"""What a classifier said of an event, as plain data: the space ``content`` of the features."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CATEGORY = "class"
+OUT_OF_SCOPE = "out of scope"  # the value of ``content.class`` for an event of no class
+PROBABILITY_PREFIX = "probability_"
+_PLAIN_NUMBERS = ("confidence", "in_scope")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Content:
+    """The answer of a classifier for one event.
+
+    ``label`` is None for out of scope, ``confidence`` the probability that this answer is right. ``probabilities``
+    float64[n_classes] run in the classifier's order, ``columns`` gives the column of each slug.
+    """
+
+    label: str | None
+    confidence: float
+    probabilities: NDArray[np.float64]
+    columns: Mapping[str, int]
+
+    def number(self, name: str) -> float:
+        """Return ``content.NAME`` as a number: ``confidence``, ``in_scope`` (1 or 0), ``probability_SLUG``; NaN for no class of its own."""
+        if name == "confidence":
+            return self.confidence
+        if name == "in_scope":
+            return float(self.label is not None)
+        column = self.columns.get(name.removeprefix(PROBABILITY_PREFIX))
+        return float("nan") if column is None else float(self.probabilities[column])
+
+    def category(self) -> str:
+        """Return ``content.class``."""
+        return OUT_OF_SCOPE if self.label is None else self.label
+
+
+def slug(label: str) -> str:
+    """Return how a class is written in an expression: lower case, every run of other characters than a-z and 0-9 as one ``_``."""
+    return re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")
+
+
+def columns_of(classes: Sequence[str]) -> dict[str, int]:
+    """Return the column of every slug that names exactly one class."""
+    slugs = [slug(label) for label in classes]
+    shared = Counter(slugs)
+    return {name: column for column, name in enumerate(slugs) if name and shared[name] == 1}
+
+
+def is_number(name: str) -> bool:
+    """Tell whether ``content.NAME`` may be read as a number; whether the class exists is for `strangers` to say."""
+    wanted = name.removeprefix(PROBABILITY_PREFIX)
+    return name in _PLAIN_NUMBERS or (wanted != name and wanted == slug(wanted) != "")
+
+
+def strangers(names: Collection[str], classes: Sequence[str]) -> tuple[str, ...]:
+    """Return why a classifier of ``classes`` cannot give each of ``names``; nothing if it gives them all."""
+    slugs = Counter(map(slug, classes))
+    reasons = []
+    for name in sorted(names):
+        wanted = name.removeprefix(PROBABILITY_PREFIX)
+        if wanted != name and slugs[wanted] != 1:
+            found = f"{slugs[wanted]} classes are" if slugs[wanted] else "no class is"
+            reasons.append(f"content.{name}: {found} written {wanted!r}")
+    return tuple(reasons)
