@@ -38,7 +38,7 @@ N_FOLDS = 3
 PACE_EVENTS = 10  # as often spending is looked at
 PACE_SHARE, LEAST_HORIZON = 0.25, 25.0  # a debt is to be paid back within a quarter of the events that are left
 BUDGET_SHARES = (0.3, 0.5)  # of the best single provider's price, where no peer says which budgets to report
-CURVE = np.geomspace(PRICE_SHARES[0], PRICE_SHARES[-1], 25)
+CURVE = np.geomspace(PRICE_SHARES[0], PRICE_SHARES[-1], 33)
 
 
 def route(prices: budget.Prices, predicted: Floats, events: Events, seed: int) -> tuple[float, float]:

@@ -15,9 +15,8 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 N_FOLDS = 2  # every stage is learned on the out-of-fold predictions of the next
-PRICE_SHARES = np.geomspace(
-    0.004, 0.5, 7
-)  # of a success, for the best single provider's price: where first steps are learned
+# Of a success, for the best single provider's price: where first steps are learned.
+PRICE_SHARES = np.geomspace(0.004, 2.0, 8)
 HIGHEST = 1.0  # a success that cost nothing
 
 
