@@ -16,7 +16,7 @@ Integers = NDArray[np.int64]
 
 N_FOLDS = 2  # every stage is learned on the out-of-fold predictions of the next
 # Of a success, for the best single provider's price: where first steps are learned.
-PRICE_SHARES = np.geomspace(0.004, 2.0, 8)
+PRICE_SHARES = np.geomspace(0.005, 1.5, 7)
 HIGHEST = 1.0  # a success that cost nothing
 
 

@@ -45,7 +45,8 @@ def settings(*, leaves: int, rounds: int, learning_rate: float = 0.05, n_booster
 
 ONE_EACH = settings(leaves=3, rounds=150)
 POOLED = settings(leaves=15, rounds=150)
-ESCALATION = settings(leaves=6, rounds=60, learning_rate=0.08)
+SECOND = (settings(leaves=6, rounds=60, learning_rate=0.08), settings(leaves=12, rounds=100, learning_rate=0.08))
+FIRST = SECOND[:1]  # costs to go are smooth in the few attributes known before paying
 
 
 def score(
@@ -119,7 +120,11 @@ def learn(
         success, cost = (labels[row], None) if objective.success else (None, labels[row])
         number = np.full(len(row), destination)
         learned = train.examples(number, row, answered=answered, success=success, cost=cost)
-        return score(learned, [asked], objective, ESCALATION, train.destinations)[0]
+        forms = SECOND if answered else FIRST
+        values: Floats = np.mean(
+            [score(learned, [asked], objective, how, train.destinations)[0] for how in forms], axis=0
+        )
+        return values
 
     out_of_fold = np.empty(len(labels))
     for number in np.unique(fold):
