@@ -1,17 +1,16 @@
 """Measures routing under a budget on real outcomes of paid services: ``python -m benchmarks.frugalml``; its last line is JSON.
 
 Every event was sent to every provider, so that a policy's accuracy is an exact mean. A free local model answers first;
-its label, its confidence and the speaker are known, and at most one paid call follows. The form of the router and the
-first price come from inside the training half; on the test half the price is paced by what was spent before.
+its label, its confidence and the speaker are known before anything is paid. Budgets allow one paid call; the saving at the
+best single provider's accuracy allows a second one, decided when the first answer is known. Prices come from inside
+the training half; under a budget they are paced on the test half by what was spent before.
 """
 
 import argparse
 import json
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,130 +18,84 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
-from benchmarks.frugalml_events import Events, read_events
-from benchmarks.frugalml_report import Run, add_rows, summarise, versions
-from features.config import Training
-from features.objective import Objective
-from models import budget, fit, logged
+from benchmarks.frugalml_cascade import PRICE_SHARES, learn_cascade
+from benchmarks.frugalml_events import Events, find_sets, read_events
+from benchmarks.frugalml_measures import Policy, Run, deploy, measure
+from benchmarks.frugalml_report import Summary, add_rows, start_table
+from benchmarks.frugalml_router import predict, predict_out_of_fold
+from models import budget, escalation
 from models.budget import Limit
 from models.policy import choose
 
 Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "frugalml"
 NO_DATA = 2  # exit code
 SEEDS = (1, 5, 10)  # those of the FixBase results
-TUNING_EVENTS = 6_000  # of the training half: enough to tell the forms apart, and to price a budget
+INNER_EVENTS = 12_000  # of the training half: enough to price, and to fit every stage of a cascade three times
 N_FOLDS = 3
-PACE_EVENTS = 50  # spending is looked at as often, and a debt of 50 events' budgets multiplies the price by e
-CURVE_SHARES = np.linspace(0.05, 1.0, 20)  # of the best single provider's price
-OBJECTIVE = Objective(success=1.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """A way to fit: one router for all destinations, or one for each."""
-
-    name: str
-    is_pooled: bool
-    settings: Training
-
-
-def _settings(leaves: int, rounds: int, max_bin: int) -> Training:
-    return Training(
-        min_decisions=50,
-        rounds=rounds,
-        n_boosters=3,
-        leaves=leaves,
-        min_leaf=30,
-        row_share=0.5,
-        max_bin=max_bin,
-        threads=1,
-    )
-
-
-FORMS = (
-    Form(name="each, 3 leaves", is_pooled=False, settings=_settings(3, 150, 31)),
-    Form(name="each, 8 leaves", is_pooled=False, settings=_settings(8, 100, 255)),
-    Form(name="pooled, 15 leaves", is_pooled=True, settings=_settings(15, 150, 63)),
-)
-
-
-def predict(train: Events, test: Events, form: Form, seed: int) -> Floats:
-    """Return the predicted success of each destination for the test events, float64[n_test, k], by the product's router."""
-    n_destinations = len(train.destinations)
-    groups = [np.arange(n_destinations)] if form.is_pooled else [np.array([number]) for number in range(n_destinations)]
-    predicted = np.empty((len(test.confidence), n_destinations))
-    for group in groups:
-        row, place = np.nonzero(~np.isnan(train.correct[:, group]))
-        with tempfile.TemporaryDirectory() as folder:
-            subject = fit.Subject(
-                stream="events",
-                feature_set="frugalml",
-                objective=OBJECTIVE,
-                destinations=train.destinations,
-                settings=form.settings,
-                trained={"seed_of_split": seed},
-            )
-            router = fit.train(train.examples(group[place], row), Path(folder), subject)
-        for number in group:
-            asked = test.examples(np.full(len(predicted), number), np.arange(len(predicted)))
-            predicted[:, number] = router.score_log(asked.numbers, asked.categories).value
-    return predicted
-
-
-def choose_form(train: Events, seed: int) -> tuple[Form, Floats]:
-    """Return the form of the least out-of-fold log loss on the revealed outcomes, and its out-of-fold predictions."""
-    fold = logged.folds(np.arange(len(train.confidence)), N_FOLDS, seed)
-    predictions, losses = [], []
-    for form in FORMS:
-        predicted = np.empty_like(train.correct)
-        for number in range(N_FOLDS):
-            predicted[fold == number] = predict(train.take(fold != number), train.take(fold == number), form, seed)
-        likelihood = np.where(train.correct == 1.0, predicted, 1.0 - predicted)[~np.isnan(train.correct)]
-        predictions.append(predicted)
-        losses.append(-np.log(np.clip(likelihood, 1e-9, 1.0)).mean())
-    best = int(np.argmin(losses))
-    return FORMS[best], predictions[best]
+PACE_EVENTS = 10  # as often spending is looked at
+PACE_SHARE, LEAST_HORIZON = 0.25, 25.0  # a debt is to be paid back within a quarter of the events that are left
+BUDGET_SHARES = (0.3, 0.5)  # of the best single provider's price, where no peer says which budgets to report
+CURVE = np.geomspace(PRICE_SHARES[0], PRICE_SHARES[-1], 33)
 
 
 def route(prices: budget.Prices, predicted: Floats, events: Events, seed: int) -> tuple[float, float]:
-    """Return accuracy and mean spend of events routed one after another, the price paced by what was spent."""
+    """Return accuracy and mean spend of events routed one after another, a debt being paid back over those that are left."""
     use, draws = events.price[np.newaxis, np.newaxis], np.random.default_rng(seed).random(len(predicted))
-    limit, debt = prices.limits[0].per_event, np.zeros(1)
-    chosen = np.empty(len(predicted), np.int64)
-    for start in range(0, len(predicted), PACE_EVENTS):
+    limit, debt, n = prices.limits[0].per_event, np.zeros(1), len(predicted)
+    chosen = np.empty(n, np.int64)
+    for start in range(0, n, PACE_EVENTS):
         block = slice(start, start + PACE_EVENTS)
-        likely = prices.paced(debt, PACE_EVENTS).distribution(predicted[block], use)
+        horizon = max(PACE_SHARE * (n - start), LEAST_HORIZON)
+        likely = prices.paced(debt, horizon).distribution(predicted[block], use)
         chosen[block] = [choose(each, draw) for each, draw in zip(likely, draws[block], strict=True)]
         debt += (events.price[chosen[block]] - limit).sum()
-    accuracy = events.correct[np.arange(len(chosen)), chosen].mean()
+    accuracy = events.correct[np.arange(n), chosen].mean()
     return float(accuracy), float(events.price[chosen].mean() + events.base)
 
 
+def ask_once(predicted: Floats, events: Events) -> Policy:
+    """Return the policy of one paid call at most, as a function of the price."""
+
+    def routed(price: float) -> tuple[Floats, Floats]:
+        step = escalation.take(predicted, events.price, price)
+        return events.correct[np.arange(len(predicted)), step.chosen], step.use
+
+    return routed
+
+
 def run(events: Events, budgets: Sequence[float], seed: int, *, bandit: bool) -> Run:
-    """Split, choose a form, fit, price and route; ``bandit`` reveals one outcome per training event, drawn evenly."""
+    """Split, fit, price and route; ``bandit`` reveals one outcome per training event, drawn evenly, and asks once."""
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(events.confidence))
+    order = rng.permutation(len(events.correct))
     train, test = events.take(order[: len(order) // 2]), events.take(order[len(order) // 2 :])
-    best = int(train.correct.mean(axis=0).argmax())
+    best, inner = train.best_single(), np.arange(min(len(train.correct), INNER_EVENTS))
     if bandit:
-        revealed = rng.integers(0, len(train.price), len(train.confidence))
+        revealed = rng.integers(0, len(train.price), len(train.correct))
         train.correct[np.arange(len(train.price)) != revealed[:, np.newaxis]] = np.nan
-    form, out_of_fold = choose_form(train.take(np.arange(min(len(train.confidence), TUNING_EVENTS))), seed)
-    predicted, use = predict(train, test, form, seed), events.price[np.newaxis, np.newaxis]
-    measured = []
-    for usd in (*budgets, *(CURVE_SHARES * events.price[best])):
+    part = train.take(inner)
+    out_of_fold, predicted = predict_out_of_fold(part, N_FOLDS, seed), predict(train, test)
+    met = []
+    for usd in budgets:
         limit = Limit(resource="USD per 10,000 events", per_event=max(usd - events.base, 0.0))
-        measured.append(route(budget.fit(out_of_fold, use, [limit]), predicted, test, seed))
+        met.append(route(budget.fit(out_of_fold, events.price[np.newaxis, np.newaxis], [limit]), predicted, test, seed))
+    ask = ask_once(predicted, test)
+    once = measure(ask, test, best, CURVE)
+    if bandit:
+        return Run(budgets=np.array(met), once=once, chosen=once, policy="one call", deployed=None)
+    inside, outside = learn_cascade(part, test, seed)
+    policies = {"two calls": (inside.route, outside.route), "one call": (ask_once(out_of_fold, part), ask)}
+    found = {name: measure(known, part, best, CURVE).crossing() for name, (known, _) in policies.items()}
+    policy = min(found, key=lambda name: found[name].spend)
+    chosen = policies[policy][1]
     return Run(
-        budgets=np.array(measured[: len(budgets)]),
-        curve=np.array(measured[len(budgets) :]),
-        best_single=float(test.correct[:, best].mean()),
-        form=form.name,
+        budgets=np.array(met),
+        once=once,
+        chosen=measure(chosen, test, best, CURVE),
+        policy=policy,
+        deployed=deploy(chosen, test, best, found[policy].price),
     )
 
 
@@ -153,61 +106,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--data", type=Path, default=DEFAULT_DATA, help="folder of the sets, prices and FixBase results"
     )
     parser.add_argument("--sets", nargs="*", help="only these sets")
+    parser.add_argument("--budgets", nargs="*", type=float, help="USD per 10,000 events, instead of the peer's budgets")
     given = parser.parse_args(arguments)
+    names = [name for name in find_sets(given.data) if not given.sets or name in given.sets]
+    if not names:
+        print(f"no set with prices in destinations.csv and a parquet file in {given.data}", file=sys.stderr)
+        return NO_DATA
     peer_file = given.data / "frugalml_fixbase_rerun.csv"
     peer = pd.read_csv(peer_file) if peer_file.exists() else pd.DataFrame({"dataset": []})
-    found = {name: read_events(given.data, name) for name in given.sets or peer["dataset"].unique()}
-    present = {name: events for name, events in found.items() if events is not None}
-    if not present:
-        print(f"no set of {peer_file.name} in {given.data}", file=sys.stderr)
-        return NO_DATA
-    report(present, peer)
+    report({name: read_events(given.data, name) for name in names}, peer, given.budgets)
     return 0
 
 
-def report(present: dict[str, Events], peer: pd.DataFrame) -> None:
+def read_peer(peer: pd.DataFrame, name: str) -> dict[float, Floats]:
+    """Return FixBase's accuracies of a set, by budget; empty where the peer has no row of it."""
+    of_set = peer[peer["dataset"] == name]
+    budgets = of_set["budget_usd_per_10k"].to_numpy(np.float64) if len(of_set) else np.zeros(0)
+    return {float(usd): of_set["accuracy"].to_numpy(np.float64)[budgets == usd] for usd in np.unique(budgets)}
+
+
+def plan_budgets(events: Events, theirs: Mapping[float, Floats], given: Sequence[float] | None) -> list[float]:
+    """Return the budgets to report: those given, else the peer's, else shares of the best single provider's price."""
+    if given or theirs:
+        return sorted(given or theirs)
+    price = float(events.price[events.best_single()])
+    return [float(f"{share * price:.3g}") for share in BUDGET_SHARES]
+
+
+def report(present: dict[str, Events], peer: pd.DataFrame, given: Sequence[float] | None) -> None:
     """Run every set in both settings, and print the table and the object."""
-    table = Table(title=f"One paid call at most, seeds {SEEDS}, halves at random", caption=versions())
-    headings = (
-        "set",
-        "test",
-        "USD/10k",
-        "spend",
-        "full",
-        "FixBase",
-        "difference, 95 %",
-        "bandit",
-        "saving",
-        "form",
-        "s",
-    )
-    for heading in headings:
-        table.add_column(heading)
-    summary: dict[str, dict[str, dict[str, object]]] = {"sets": {}, "bandit": {}}
-    fixbase: dict[str, dict[str, float]] = {}
+    table, summary = start_table(SEEDS), Summary()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("routing", total=2 * len(SEEDS) * len(present))
         for name, events in present.items():
-            of_set = peer[peer["dataset"] == name]
-            theirs = {
-                float(usd): of_set["accuracy"][of_set["budget_usd_per_10k"] == usd].to_numpy()
-                for usd in of_set["budget_usd_per_10k"].unique()
-            }
-            budgets, started = sorted(theirs), time.perf_counter()
+            theirs, started = read_peer(peer, name), time.perf_counter()
+            budgets = plan_budgets(events, theirs, given)
             runs: dict[str, list[Run]] = {"sets": [], "bandit": []}
             for setting, kept in runs.items():
                 for seed in SEEDS:
                     kept.append(run(events, budgets, seed, bandit=setting == "bandit"))
                     progress.advance(bar)
-            price = float(events.price[events.correct.mean(axis=0).argmax()])
-            for setting, kept in runs.items():
-                summary[setting][name] = summarise(kept, budgets, price)
-            fixbase[name] = {f"{usd:g}": round(float(theirs[usd].mean()), 5) for usd in budgets}
-            seconds = time.perf_counter() - started
-            add_rows(table, name, events, runs, theirs, price, seconds)
-    Console(width=170).print(table)
-    savings = [float(str(each["saving_at_best_single"])) for each in summary["sets"].values()]
-    print(json.dumps({**summary, "fixbase": fixbase, "mean_saving": round(float(np.mean(savings)), 4)}))
+            n_test = len(events.correct) - len(events.correct) // 2
+            summary.add(name, runs, budgets, theirs)
+            add_rows(table, f"{name} ({n_test:,})", runs, budgets, theirs, time.perf_counter() - started)
+    Console(width=190).print(table)
+    print(json.dumps(summary.content()))
 
 
 if __name__ == "__main__":
