@@ -28,8 +28,9 @@ from benchmarks import train_log
 from features import training_log
 from features.config import Stream
 from features.snapshot import Snapshot
-from models import boosting, comparison, fit, router
+from models import boosting, comparison, fit
 from models.booster import Booster
+from models.card import read_card
 from models.examples import Examples
 from models.fit import Subject
 from models.heads import Material
@@ -81,7 +82,7 @@ def learn(folder: Path, as_of: datetime) -> dict[str, Any]:
 def bare(folder: Path, _: datetime) -> dict[str, Any]:
     """Fit the boosters that the product chose, with LightGBM alone, on its matrix."""
     configured = train_log.configured().streams[STREAM]
-    card = router.read_card(folder / "router")
+    card = read_card(folder / "router")
     labels = np.load(folder / "labels.npy")
     before, watch = _peak_bytes(), time.perf_counter()
     matrix = np.load(folder / MATRIX_FILE)

@@ -5,9 +5,9 @@ from pathlib import Path
 from features import content as contents
 from flows.wiring import Wiring
 from models import content
+from models.card import ContractMismatchError
 from models.releases import bundle
 from models.releases.bundle import BundleError
-from models.router import ContractMismatchError
 from validation.trust import Approval
 
 ROUTER = "router"

@@ -18,7 +18,8 @@ from features.config import Gate
 from flows import pinning
 from flows.publishing import publish
 from flows.wiring import Wiring, wire
-from models import evidence, router
+from models import evidence
+from models.card import read_card
 from models.registered import Downloaded, Version
 from models.releases import bundle, transitions
 from models.releases.bundle import BundleError
@@ -101,7 +102,7 @@ def look(wired: Wiring, stream: str) -> Look:
         as_of=wired.now,
         since=_began_at(wired, stream, canary_digest),
     )
-    card = router.read_card(wired.store.path(canary_digest))
+    card = read_card(wired.store.path(canary_digest))
     bounds = (card.value_low, card.value_high)
     log = canary_table.canary_log(canary_table.closed_prefix(rewards, canary_digest), configured, bounds)
     gate = canary_gate.build_gate(

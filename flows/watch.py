@@ -17,8 +17,7 @@ from features.decision_log import DecisionLog
 from flows.publishing import publish
 from flows.retrain import CANDIDATE_MODEL, retrain
 from flows.wiring import Wiring, wire
-from models import router
-from models.router import Card
+from models.card import Card, read_card
 from validation import drift
 from validation.drift import DriftVerdict
 from validation.trust import Approval
@@ -38,7 +37,7 @@ def look(wired: Wiring, stream: str) -> DriftVerdict:
     configured, digest = wired.configuration.streams[stream], wired.live(stream).champion
     if digest is None:
         return drift.too_few("there is no champion, hence no training window to compare with")
-    card = router.read_card(wired.store.path(digest))
+    card = read_card(wired.store.path(digest))
     if card.feature_set != configured.features.version:
         return drift.too_few(
             f"the champion reads other features ({card.feature_set}, not {configured.features.version})"

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from models.router import ContractMismatchError
+from models.card import ContractMismatchError
 
 Floats32 = NDArray[np.float32]
 _LITTLE: Mapping[str, np.dtype[np.floating]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.config import Training
-from models.router import HeadName
+from models.card import HeadName
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

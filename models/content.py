@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from features import content as contents
 from features.content import Content
 from features.records import Event
+from models.card import CARD_FILE, ContractMismatchError
 from models.logits import Linear, Neural
-from models.router import CARD_FILE, GOLDEN_FILE, ContractMismatchError, ProbeError
+from models.router import GOLDEN_FILE, ProbeError
 from models.text_terms import BLOCKS, Attribute, Attributes, Columns, Cut, Encoder, Floats32, Vocabulary
 
 Floats = NDArray[np.float64]

@@ -24,10 +24,10 @@ from features.objective import Objective
 from features.vector import FeatureDefinitions
 from models import boosting, calibration, durations, examples, intervals, logged, partition, policy
 from models.calibration import Scaling
+from models.card import Contest, Contestant, HeadName
 from models.encoding import Encoder
 from models.examples import Examples, TrainingRefusedError
 from models.heads import HeadFit, Material, Rounds, destination_codes, promised_ms
-from models.router import Contest, Contestant, HeadName
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

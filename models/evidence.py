@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 
 from models import plots
+from models.card import Card, Contest, Head
 from models.comparison import Comparison, Judgement, OfflineVerdict
 from models.evaluation import Refusal
-from models.router import Card, Contest, Head
 
 REPORT_FILE = "report.json"
 PAGE_FILE = "report.html"

@@ -11,7 +11,7 @@ from features.config import Training
 from features.decision_log import DecisionLog
 from features.objective import Objective
 from features.vector import CategoryColumn, FeatureDefinitions
-from models.router import HeadName
+from models.card import HeadName
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

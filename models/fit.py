@@ -16,10 +16,10 @@ from features.objective import Objective
 from features.vector import FeatureDefinitions
 from models import contest, router
 from models.boosting import Fitted
+from models.card import CARD_FILE, Card, Head, HeadName, Quantile
 from models.contest import Choice
 from models.examples import Examples, TrainingRefusedError
 from models.heads import MAX_CATEGORIES, Material, Rounds
-from models.router import Card, Head, HeadName, Quantile
 
 Floats = NDArray[np.float64]
 N_GOLDEN_ROWS = 32
@@ -185,7 +185,7 @@ def _uncalibrated(card: Card) -> Card:
 
 
 def _write_card(folder: Path, card: Card) -> None:
-    (folder / router.CARD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
+    (folder / CARD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
 
 
 def _golden_rows(matrix: Floats) -> Floats:

@@ -12,9 +12,9 @@ from features.objective import MS_PER_MINUTE, Objective
 from features.vector import CategoryColumn
 from models import boosting, durations, examples, partition
 from models.boosting import Fitted, Trainer
+from models.card import HeadName
 from models.encoding import Encoder
 from models.examples import Examples
-from models.router import HeadName
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from features.limits import LimitDefinition
 from features.vector import CategoryColumn
-from models.router import ContractMismatchError, HeadName
+from models.card import ContractMismatchError, HeadName
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -17,8 +17,8 @@ from features.config import Exploration
 from features.limits import LimitDefinition
 from models import policy
 from models.budget import Limit, Prices
+from models.card import Card, ContractMismatchError
 from models.meter import Meter
-from models.router import Card, ContractMismatchError
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from features import content as contents
 from models import content, router, tariff
+from models.card import ContractMismatchError
 from models.releases.bundle import BundleError, Manifest
 from models.releases.store import AbsentReleaseError, Store
 from serving import probe
@@ -77,7 +78,7 @@ class Shelf:
             self._probe(digest, folder, kind=ROUTER)
             loaded = router.load(folder)
             priced = tariff.load(folder, loaded.card)
-        except (ProbeFailedError, router.ContractMismatchError, OSError) as error:
+        except (ProbeFailedError, ContractMismatchError, OSError) as error:
             raise RejectedError(f"{digest[:12]}: {error}") from None
         card = loaded.card
         if card.stream != plan.name:
@@ -119,7 +120,7 @@ class Shelf:
         try:
             self._probe(digest, folder, kind=CLASSIFIER)
             loaded = Classifier(digest, content.load(folder))
-        except (ProbeFailedError, router.ContractMismatchError, OSError) as error:
+        except (ProbeFailedError, ContractMismatchError, OSError) as error:
             raise RejectedError(f"{digest[:12]}: {error}") from None
         self._classifiers[digest] = loaded
         return loaded

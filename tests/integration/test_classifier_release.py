@@ -20,7 +20,8 @@ from flows import classify, promote, retrain
 from flows import settings as environment
 from flows.promote import REFUSED_TAG
 from flows.wiring import Wiring
-from models import comparison, content, router
+from models import comparison, content
+from models.card import read_card
 from models.comparison import OfflineVerdict
 from models.registered import Version
 from models.releases import bundle, transitions
@@ -364,7 +365,7 @@ def test_a_router_pins_the_classifier_whose_answers_it_learned_from(
     champion = wired.live("requests").champion
     assert champion == late.tags["turnout.digest"]
     assert wired.store.verify(champion).pins == {"classifier": released}
-    card = router.read_card(wired.store.path(champion))
+    card = read_card(wired.store.path(champion))
     assert set(card.categories["about"]) == {"Track it", "out of scope", "refund"}
 
 

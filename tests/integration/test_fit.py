@@ -12,6 +12,7 @@ from features.config import Training
 from features.objective import MS_PER_MINUTE, Objective
 from features.vector import CategoryColumn
 from models import fit, router
+from models.card import CARD_FILE, ContractMismatchError
 from models.fit import Examples, Subject
 
 OBJECTIVE = Objective(success=60.0, latency_minute=1.0, low=-720.0, high=60.0)
@@ -107,10 +108,10 @@ def test_a_router_answers_its_golden_rows_and_a_changed_one_does_not(tmp_path: P
 
 def test_a_card_that_names_other_features_is_a_contract_mismatch(tmp_path: Path) -> None:
     train(tmp_path)
-    card = json.loads((tmp_path / router.CARD_FILE).read_text())
+    card = json.loads((tmp_path / CARD_FILE).read_text())
     card["numbers"].append("extra")
-    (tmp_path / router.CARD_FILE).write_text(json.dumps(card))
-    with pytest.raises(router.ContractMismatchError, match="reads 3 features, the card names 4"):
+    (tmp_path / CARD_FILE).write_text(json.dumps(card))
+    with pytest.raises(ContractMismatchError, match="reads 3 features, the card names 4"):
         router.load(tmp_path)
 
 

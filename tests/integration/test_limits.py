@@ -18,9 +18,9 @@ from flows import settings as environment
 from flows.wiring import Wiring
 from models import evidence, pricing, router, tariff
 from models.budget import BudgetError
+from models.card import ContractMismatchError
 from models.evidence import Circumstances
 from models.releases.store import Store
-from models.router import ContractMismatchError
 from models.tariff import Tariff
 from serving.case import Question
 from serving.debts import Debts

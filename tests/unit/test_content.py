@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from features.records import Event
 from models import arrays, content, text_terms
+from models.card import ContractMismatchError
 from models.content import Card, Contest, Scope
 from models.logits import Linear, Neural, softmax
 from models.releases import bundle
-from models.router import ContractMismatchError, ProbeError
+from models.router import ProbeError
 from models.text_terms import Attribute, Attributes, Cut, Encoder, Vocabulary, fit_vocabulary, number_edges
 
 TEXTS = ("pay the bill", "pay my bill now", "book a table", "book my table", "the table", "a bill")

@@ -16,9 +16,9 @@ from features.objective import Objective
 from features.vector import CategoryColumn
 from models import budget, tariff
 from models.budget import Limit, Prices
+from models.card import Card, ContractMismatchError, Head
 from models.meter import Meter
 from models.policy import NothingEligibleError, PolicyError
-from models.router import Card, ContractMismatchError, Head
 from models.tariff import PricedLimit, PriceList, Tariff
 
 Floats = NDArray[np.float64]
