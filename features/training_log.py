@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features import decision_log, history
+from features import decision_log, history, log_table
 from features.config import Stream
 from features.decision_log import DecisionLog, Revealed
 from features.history import TrainingRows
@@ -65,14 +65,14 @@ def read(
         raise ValueError("no closed decisions")
     settings = configured.training
     decided_at = rows.table["decided_at"].cast(pa.timestamp("us")).to_numpy()
-    cluster = decision_log.clusters(rows.table, configured.cluster, configured.features.zone)
+    cluster = log_table.clusters(rows.table, configured.cluster, configured.features.zone)
     late = decision_log.later_part(decided_at, cluster, settings.holdout_share)
     sampled = np.zeros(len(late), np.bool_)
     sampled[~late] = decision_log.random_place(cluster[~late], settings.seed) < settings.contest_decisions
     training, sample, holdout = [], [], []
     for window, at in _windows(decided_at):
         table = _rows(source, stream, configured, as_of=as_of, content=content, since=window[0], until=window[1]).table
-        log = decision_log.from_table(table, configured.features, cluster_by="decision")
+        log = log_table.from_table(table, configured.features, cluster_by="decision")
         log = replace(log, cluster=cluster[at])
         training.append(log.take(~late[at]).revealed_alone())
         sample.append(log.take(sampled[at]))

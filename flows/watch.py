@@ -12,7 +12,7 @@ from msgspec import Struct
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from features import clock, decision_log, history, predictions
+from features import clock, history, log_table, predictions
 from features.decision_log import DecisionLog
 from flows.publishing import publish
 from flows.retrain import CANDIDATE_MODEL, retrain
@@ -125,7 +125,7 @@ def _log(wired: Wiring, stream: str, table: pa.Table) -> DecisionLog | None:
     configured = wired.configuration.streams[stream]
     if not table.num_rows:
         return None
-    return decision_log.from_table(table, configured.features, cluster_by=configured.cluster)
+    return log_table.from_table(table, configured.features, cluster_by=configured.cluster)
 
 
 _look = task(cache_policy=NO_CACHE)(look)

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features import decision_log
+from features import log_table
 from features.config import Stream
-from features.decision_log import DecisionLog, category_column
+from features.decision_log import DecisionLog
+from features.log_table import category_column
 from models import evaluation, logged
 from models.logged import LoggedDecisions
 from validation.canary_log import CanaryLog
@@ -55,7 +56,7 @@ def canary_log(closed: pa.Table, configured: Stream, value_bounds: tuple[float, 
     drawn = redraw(category_column(closed["arm_unit"].combine_chunks()).codes, rung_share, is_challenger)
     closed, is_challenger = closed.filter(pa.array(drawn.counts)), is_challenger[drawn.counts]
     share, rung_share = drawn.share[drawn.counts], rung_share[drawn.counts]
-    log = decision_log.from_table(closed, configured.features, cluster_by="decision")
+    log = log_table.from_table(closed, configured.features, cluster_by="decision")
     champion = log.policies.get("champion", log.policies["static"])
     challenger = log.policies["challenger"]
     mixed = (1.0 - share) * champion[log.chosen] + share * challenger[log.chosen]

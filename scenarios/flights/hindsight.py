@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import decision_log, history
+from features import history, log_table
 from flows.forecast import read_loads
 from flows.wiring import Wiring
 from models import backtest, policy
@@ -31,7 +31,7 @@ def champion_choices(wired: Wiring, live_world: World) -> Choice:
             pa.scalar(live_world.ready_at[0].astype("datetime64[us]")).cast(table["decided_at"].type),
         )
     )
-    log = decision_log.from_table(table, configured.features, cluster_by=configured.cluster)
+    log = log_table.from_table(table, configured.features, cluster_by=configured.cluster)
     led = log.policies.get("champion", np.full(int(log.offsets[-1]), np.nan))
     live = policy.greedy_log(np.where(np.isnan(led), log.policies["static"], led), log.offsets)
     place = np.flatnonzero(live) - log.offsets[:-1]

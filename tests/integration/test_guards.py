@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from features import decision_log, history, ingestion, known_at
+from features import history, ingestion, known_at, log_table
 from features.clock import ReplayClock
 from features.known_at import KnownAtError
 from features.records import Decision, Outcome
@@ -220,7 +220,7 @@ def champion(wired: Wiring) -> tuple[str, Router]:
     rows = history.training_rows(
         wired.warehouse, "orders", objective=stream.objective, feature_set=stream.features.version, as_of=wired.now
     )
-    log = decision_log.from_table(rows.table, stream.features, cluster_by="decision")
+    log = log_table.from_table(rows.table, stream.features, cluster_by="decision")
     folder = wired.workspace("champion")
     subject = Subject(
         stream="orders",

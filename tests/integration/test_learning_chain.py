@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import decision_log, history, ingestion
+from features import history, ingestion, log_table
 from features.config import Configuration
 from features.decision_log import DecisionLog
 from features.records import Decision, Outcome
@@ -46,7 +46,7 @@ def log(tmp_path_factory: pytest.TempPathFactory, tiny: Configuration, play: Pla
     told = play(tiny, N_DECISIONS)
     warehouse = ingest(tmp_path_factory.mktemp("past"), tiny, told)
     table = rewards(warehouse, tiny, as_of=told[-1][1].observed_at)
-    return decision_log.from_table(table, tiny.streams["orders"].features, cluster_by="decision")
+    return log_table.from_table(table, tiny.streams["orders"].features, cluster_by="decision")
 
 
 def train(log: DecisionLog, configuration: Configuration, folder: Path) -> Router:

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from features import decision_log, history, ingestion, training_log
+from features import history, ingestion, log_table, training_log
 from features.config import Configuration
 from features.decision_log import DecisionLog
 from features.records import Decision, Outcome
@@ -51,7 +51,7 @@ def whole(stored: tuple[Warehouse, Outcome], tiny: Configuration) -> DecisionLog
         feature_set=orders.features.version,
         as_of=last.observed_at,
     ).table
-    return decision_log.from_table(table, orders.features, cluster_by=orders.cluster)
+    return log_table.from_table(table, orders.features, cluster_by=orders.cluster)
 
 
 def same(found: DecisionLog, expected: DecisionLog) -> None:

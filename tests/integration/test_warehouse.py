@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import decision_log, history, merging, snapshot, warehouse
+from features import history, log_table, merging, snapshot, warehouse
 from features.config import Configuration
 from features.objective import Objective
 from features.readers import RawRow
@@ -260,7 +260,7 @@ def test_a_probe_is_listed_beside_the_decision_and_never_its_outcome(store: Ware
     (row,) = rows.to_pylist()
     told = {"served": "card", "status": "observed", "success": False, "latency_ms": 8.0, "cost_usd": None}
     assert row["probes"] == [told]
-    log = decision_log.from_table(rows, ONE_NUMBER, cluster_by="decision")
+    log = log_table.from_table(rows, ONE_NUMBER, cluster_by="decision")
     revealed = log.revealed()
     assert [log.destination.values[log.destination.codes[at]] for at in revealed.row] == ["bank", "card"]
     assert revealed.success.tolist() == [0.0, 0.0]
@@ -275,7 +275,7 @@ def test_probes_of_candidates_that_were_not_eligible_are_not_learned_from(
     decision = _decision(1, at=BEGIN, **VECTORS, **masked)
     _merge(store, tiny, [decision, _outcome(decision, 1), _outcome(decision, 1, served="card", probe=True)])
     rows = history.training_rows(store, "orders", objective=Objective(), feature_set="f1", as_of=NOW).table
-    log = decision_log.from_table(rows, ONE_NUMBER, cluster_by="decision")
+    log = log_table.from_table(rows, ONE_NUMBER, cluster_by="decision")
     assert len(log.revealed().row) == 1
 
 
