@@ -335,7 +335,7 @@ def rows(wired: Wiring, released: str, tmp_path_factory: pytest.TempPathFactory)
     ingest(wired, play(wired, StreamView(mode="observe"), 50, BEGIN, seed=1), "unread.jsonl")
     read = play(wired, StreamView(mode="observe", classifier=held), N_DECISIONS, BEGIN + timedelta(hours=2), seed=2)
     ingest(wired, read, "first.jsonl")
-    return retrain.read_rows(wired, "requests")
+    return retrain.read_rows(wired, "requests", wired.snapshot())
 
 
 def test_rows_that_another_classifier_or_none_has_read_are_left_out_and_counted(rows: TrainingRows) -> None:
@@ -345,7 +345,8 @@ def test_rows_that_another_classifier_or_none_has_read_are_left_out_and_counted(
 @pytest.fixture(scope="module")
 def late(wired: Wiring, rows: TrainingRows) -> Version:
     """A router that pins the first classifier is the champion; the version is a second approval of the same bytes."""
-    fitted = retrain.fit_candidate(wired, "requests", rows)
+    log = retrain.read_log(wired, "requests", wired.snapshot(), rows)
+    fitted = retrain.fit_candidate(wired, "requests", log)
     quality = retrain.validate_rows(wired, "requests", rows)
     compared = retrain.compare_candidate(wired, "requests", fitted)
     verdict = gate.judge(compared, wired.configuration.streams["requests"].gate)
@@ -395,9 +396,10 @@ def test_the_champion_goes_on_with_its_own_and_the_next_learns_from_the_other(
     assert (digest_of(view.champion.classifier), digest_of(view.classifier)) == (released, other)
     begin = wired.now + timedelta(hours=2)
     ingest(wired, play(wired, dataclasses.replace(view, mode="on"), N_DECISIONS, begin, seed=3), "second.jsonl")
-    rows = retrain.read_rows(wired, "requests")
+    source = wired.snapshot()
+    rows = retrain.read_rows(wired, "requests", source)
     assert (rows.table.num_rows, rows.left_out) == (N_DECISIONS, {"other_classifier": N_DECISIONS + 50})
-    fitted = retrain.fit_candidate(wired, "requests", rows)
+    fitted = retrain.fit_candidate(wired, "requests", retrain.read_log(wired, "requests", source, rows))
     assert bundle.verify(fitted.folder, fitted.digest).pins == {"classifier": other}
     assert set(fitted.holdout.champion) == {wired.live("requests").champion}
     compared = retrain.compare_candidate(wired, "requests", fitted)

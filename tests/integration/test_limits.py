@@ -149,9 +149,15 @@ def wired(tmp_path_factory: pytest.TempPathFactory, past: list[tuple[Decision, O
     return wire(tmp_path_factory.mktemp("limits") / "home", CONFIGURATION, past)
 
 
+def fit(wired: Wiring) -> retrain.Candidate:
+    source = wired.snapshot()
+    rows = retrain.read_rows(wired, "asks", source)
+    return retrain.fit_candidate(wired, "asks", retrain.read_log(wired, "asks", source, rows))
+
+
 @pytest.fixture(scope="module")
 def candidate(wired: Wiring) -> retrain.Candidate:
-    return retrain.fit_candidate(wired, "asks", retrain.read_rows(wired, "asks"))
+    return fit(wired)
 
 
 def priced(candidate: retrain.Candidate) -> Tariff:
@@ -243,7 +249,7 @@ def test_a_limit_that_nobody_can_meet_is_refused_with_the_least_possible(
     text = CONFIGURATION.replace("per_event = 0.0009", "per_event = 0.00001")  # exploring alone uses 8e-5
     tight = wire(tmp_path / "home", text, past[:4_000])
     with pytest.raises(BudgetError, match=r"usd: at most 1e-05 per event cannot be met .*the least is 8\.3\d+e-05"):
-        retrain.fit_candidate(tight, "asks", retrain.read_rows(tight, "asks"))
+        fit(tight)
 
 
 def test_a_predicted_cost_is_limited_without_being_weighed(
@@ -251,7 +257,7 @@ def test_a_predicted_cost_is_limited_without_being_weighed(
 ) -> None:
     text = CONFIGURATION.replace('resource = "usd"', 'resource = "cost_usd"').replace('price = "usd"\n', "")
     made = wire(tmp_path / "home", text, past[:4_000])
-    fitted = retrain.fit_candidate(made, "asks", retrain.read_rows(made, "asks"))
+    fitted = fit(made)
     assert "cost_usd" in fitted.router.card.heads
     compared = retrain.compare_candidate(made, "asks", fitted)
     assert compared.use["cost_usd"].candidate == pytest.approx(PER_EVENT, rel=0.2)  # priced on 600 decisions
@@ -305,6 +311,6 @@ def test_a_holdout_of_one_day_cannot_price_and_judge(candidate: retrain.Candidat
 def test_without_limits_there_are_no_prices(tmp_path: Path, past: list[tuple[Decision, Outcome]]) -> None:
     text = CONFIGURATION[: CONFIGURATION.index("[[streams.asks.limits]]")]
     free = wire(tmp_path / "home", text, past[:2_000])
-    fitted = retrain.fit_candidate(free, "asks", retrain.read_rows(free, "asks"))
+    fitted = fit(free)
     assert not (fitted.folder / tariff.PRICES_FILE).exists()
     assert retrain.compare_candidate(free, "asks", fitted).use == {}
