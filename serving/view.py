@@ -56,8 +56,8 @@ class Model:
 
     digest: str
     router: Scorer
-    tariff: Tariff | None = None
     classifier: Classifier | None = None
+    tariff: Tariff | None = None
 
     def rests_on(self, digests: Collection[str]) -> bool:
         """Tell whether the router or its classifier is among ``digests``."""

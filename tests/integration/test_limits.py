@@ -228,7 +228,7 @@ def test_limits_hold_within_two_per_cent_on_events_that_have_drifted_and_what_pa
     candidate: retrain.Candidate,
 ) -> None:
     configuration = config.parse(CONFIGURATION)
-    held = Model(candidate.digest, router.load(candidate.folder), priced(candidate))
+    held = Model(candidate.digest, router.load(candidate.folder), tariff=priced(candidate))
     told = play(configuration, 12_000, StreamView(mode="on", champion=held), hardness=harder, seed=2)
     use = np.array([[USD[d.assigned], d.assigned == "middle"] for d, _ in told])
     assert use[:, 0].mean() == pytest.approx(PER_EVENT, rel=0.02)
@@ -238,7 +238,7 @@ def test_limits_hold_within_two_per_cent_on_events_that_have_drifted_and_what_pa
         msgspec.structs.replace(e, limit=msgspec.structs.replace(e.limit, pace_events=10**9)) for e in listed.limits
     )
     unpaced = Tariff(msgspec.structs.replace(listed, limits=tuple(slow)), candidate.router.card.numbers)
-    adrift = Model(candidate.digest, held.router, unpaced)
+    adrift = Model(candidate.digest, held.router, tariff=unpaced)
     told = play(configuration, 3_000, StreamView(mode="on", champion=adrift), hardness=harder, seed=2)
     assert np.mean([USD[d.assigned] for d, _ in told]) > 1.1 * PER_EVENT
 

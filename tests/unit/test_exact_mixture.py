@@ -101,7 +101,9 @@ def model(digest: str, values: Sequence[float], prices: tuple[float, float, floa
     priced = (
         PricedLimit(limit=limit, price=price, step=0.1, most=1.0) for limit, price in zip(LIMITS, prices, strict=False)
     )
-    return Model(digest, router, Tariff(PriceList(limits=tuple(priced), temperature=prices[2], fitted={}), ("usd",)))
+    return Model(
+        digest, router, tariff=Tariff(PriceList(limits=tuple(priced), temperature=prices[2], fitted={}), ("usd",))
+    )
 
 
 def draw(

@@ -63,7 +63,7 @@ class Releases:
         limit = config.LimitDefinition(destination="b", share=share_of_b, pace_events=20)
         priced = PricedLimit(limit=limit, price=0.4, step=0.1, most=1.0)
         tariff = Tariff(PriceList(limits=(priced,), temperature=0.05, fitted={}), ())
-        champion = Model("c0ffee", FavouringB(), tariff)
+        champion = Model("c0ffee", FavouringB(), tariff=tariff)
         self.view = ReleaseView(streams={"orders": StreamView(mode="on", champion=champion)})
 
     def report_fault(self, digest: str, reason: str) -> None:
