@@ -142,6 +142,37 @@ def test_bad_data_are_refused_by_name(tmp_path: Path) -> None:
             train(tmp_path, given)
 
 
+def test_constant_and_duplicated_columns_change_no_choice(tmp_path: Path) -> None:
+    given = examples()
+    noisy = dataclasses.replace(
+        given,
+        number_names=(*given.number_names, "constant", "hour_again", "nothing"),
+        numbers=np.column_stack(
+            [given.numbers, np.full(len(given.success), 7.0), given.numbers[:, 0], np.full(len(given.success), np.nan)]
+        ),
+    )
+    plain, other = train(tmp_path / "plain"), train(tmp_path / "noisy", noisy)
+    asked = given.numbers[:50]
+    for shop in SHOPS:
+        one = plain.score(asked, [[shop]] * 50).heads["success_probability"]
+        again = np.column_stack([asked, np.full(50, 7.0), asked[:, 0], np.full(50, np.nan)])
+        np.testing.assert_allclose(other.score(again, [[shop]] * 50).heads["success_probability"], one, atol=0.05)
+
+
+def test_foreign_and_infinite_labels_are_refused_by_name(tmp_path: Path) -> None:
+    good = examples()
+    infinite = good.latency_ms.copy()
+    infinite[5] = np.inf
+    cases = {
+        "latency_ms: holds infinite values": dataclasses.replace(good, latency_ms=infinite),
+        "propensity: holds values outside": dataclasses.replace(good, propensity=np.full(len(good.success), 1.5)),
+        "0 outcomes are too few": examples(0),
+    }
+    for message, given in cases.items():
+        with pytest.raises(fit.TrainingRefusedError, match=message):
+            train(tmp_path, given)
+
+
 def test_a_million_categories_stay_bounded(tmp_path: Path) -> None:
     n_rows = 5_000
     given = examples(n_rows)
