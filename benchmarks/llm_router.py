@@ -2,22 +2,26 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.llm_prompts import SHAPE_NAMES, Floats, Prompts, measure_shapes
 from features.config import Training
 from features.decision_log import DecisionLog, Revealed
-from features.objective import Objective
+from features.objective import MS_PER_MINUTE, Objective
 from features.vector import CategoryColumn, FeatureDefinitions
 from models import content_training, fit
-from models.content import Classifier
 from models.content_fit import Settings
 
 SUCCESS = Objective(success=1.0)
+# Qualities between 0 and 1 are no labels of a success. What an answer falls short of counts as minutes lost, which may be
+# promised: the router then learns what comes on top of the promise.
+SHORTFALL = Objective(success=0.0, latency_minute=1.0, low=-1.0, high=0.0)
+PROMISED = "promised"
 _DESTINATION = "destination"
 
 
@@ -55,17 +59,12 @@ def read_content(
             train.texts, told.tolist(), Path(folder), settings=settings, seed=seed, on_judged=crossed.append
         )
     unseen = np.array([classifier.classify(text).probabilities for text in test.texts])
-    return _content(classifier, crossed[0]), _content(classifier, unseen)
+    return _content(crossed[0]), _content(unseen)
 
 
-def _content(classifier: Classifier, probabilities: Floats) -> Known:
-    classes = np.array(classifier.card.classes, dtype=object)
+def _content(probabilities: Floats) -> Known:
     return Known(
-        numbers={
-            "confidence": probabilities.max(axis=1),
-            **{f"probability_{number}": column for number, column in enumerate(probabilities.T)},
-        },
-        categories={"class": classes[probabilities.argmax(axis=1)]},
+        numbers={f"probability_{number}": column for number, column in enumerate(probabilities.T)}, categories={}
     )
 
 
@@ -77,62 +76,82 @@ def beside(first: Known, *others: Known) -> Known:
 
 
 def predict(
-    train: Known, quality: Floats, test: Known, models: tuple[str, ...], settings: Training, objective: Objective
+    known: tuple[Known, Known],
+    quality: Floats,
+    models: tuple[str, ...],
+    settings: Training,
+    promised: tuple[Floats, Floats] | None = None,
 ) -> Floats:
-    """Return what the product's router, fitted on every model's ``quality`` (float64[n, k]), expects of each model, float64[n_test, k]."""
+    """Return what the product's router expects of each model, float64[n_test, k], of which only differences mean something.
+
+    It is fitted on what is ``known`` of the training prompts (the other part is that of the test prompts) and on every
+    model's ``quality``, float64[n, k]. With ``promised`` shortfalls, float64[n, k] and float64[n_test, k], the qualities
+    may lie anywhere in [0, 1] and the promise is the router's offset; without, they are 0 or 1.
+    """
     features = FeatureDefinitions(
-        numbers={name: f"event.{name}" for name in train.numbers},
-        categories={_DESTINATION: "destination.name", **{name: f"event.{name}" for name in train.categories}},
+        numbers={
+            **({PROMISED: f"candidate.{PROMISED}"} if promised else {}),
+            **{name: f"event.{name}" for name in known[0].numbers},
+        },
+        categories={_DESTINATION: "destination.name", **{name: f"event.{name}" for name in known[0].categories}},
     )
     subject = fit.Subject(
         stream="prompts",
         feature_set=features.version,
-        objective=objective,
+        objective=SHORTFALL if promised else SUCCESS,
         destinations=models,
-        settings=settings,
+        settings=msgspec.structs.replace(settings, latency_offset=PROMISED) if promised else settings,
         trained={"n_prompts": len(quality)},
     )
-    log = _log(train, quality, models)
-    asked = _log(test, np.zeros((len(next(iter(test.numbers.values()))), len(models))), models)
+    learned, asked = (_log(each, models, promised[part] if promised else None) for part, each in enumerate(known))
     with tempfile.TemporaryDirectory() as folder:
-        router = fit.learn(log, features, Path(folder), subject)
+        router = fit.learn(_reveal(learned, quality, is_success=promised is None), features, Path(folder), subject)
         return router.score_log(asked.numbers, asked.categories).value.reshape(-1, len(models))
 
 
-def _log(known: Known, quality: Floats, models: tuple[str, ...]) -> DecisionLog:
-    """Return the prompts as decisions whose every outcome is revealed: the first model's as the assigned, the others' as probes."""
-    n, k = quality.shape
-    row, nothing = np.arange(n * k), np.full(n * k, np.nan)
-    first = row[::k]
-    outcomes = Revealed(
-        row=row,
-        probability=np.ones(n * k),
-        success=quality.ravel(),
-        latency_ms=nothing,
-        cost_usd=1.0 - quality.ravel(),
-        timed_out=np.zeros(n * k, np.bool_),
-    )
-    numbers = np.column_stack(list(known.numbers.values()))
+def _log(known: Known, models: tuple[str, ...], promised: Floats | None) -> DecisionLog:
+    """Return prompts as decisions of which no outcome is known; each was assigned its first model."""
+    k, shared = len(models), np.column_stack(list(known.numbers.values()))
+    n = len(shared)
+    row, nothing = np.arange(n * k), np.full(n, np.nan)
+    numbers = np.repeat(shared, k, axis=0)
     return DecisionLog(
         decision_id=np.arange(n).astype(object),
         decided_at=np.datetime64("2024-01-01", "us") + np.arange(n),
         cluster=np.arange(n),
         offsets=np.arange(0, n * k + 1, k),
-        chosen=first,
+        chosen=row[::k],
         propensity=np.ones(n),
-        reward=quality[:, 0],
-        success=quality[:, 0],
-        latency_ms=nothing[first],
-        cost_usd=outcomes.cost_usd[first],
-        numbers=np.repeat(numbers, k, axis=0),
-        categories=[
-            CategoryColumn(row % k, models),
-            *(_column(values, k) for values in known.categories.values()),
-        ],
+        reward=nothing,
+        success=nothing,
+        latency_ms=nothing,
+        cost_usd=nothing,
+        numbers=numbers if promised is None else np.column_stack([promised.ravel(), numbers]),
+        categories=[CategoryColumn(row % k, models), *(_column(values, k) for values in known.categories.values())],
         destination=CategoryColumn(row % k, models),
         policies={},
-        timed_out=outcomes.timed_out[first],
-        probes=outcomes.take(row % k > 0),
+        timed_out=np.zeros(n, np.bool_),
+    )
+
+
+def _reveal(log: DecisionLog, quality: Floats, *, is_success: bool) -> DecisionLog:
+    """Return ``log`` with every model's outcome: the first one's as the assigned, the others' as probes that were sure to be made."""
+    n_rows, k = quality.size, quality.shape[1]
+    unknown = np.full(n_rows, np.nan)
+    outcomes = Revealed(
+        row=np.arange(n_rows),
+        probability=np.ones(n_rows),
+        success=quality.ravel() if is_success else unknown,
+        latency_ms=unknown if is_success else MS_PER_MINUTE * (1.0 - quality.ravel()),
+        cost_usd=unknown,
+        timed_out=np.zeros(n_rows, np.bool_),
+    )
+    return replace(
+        log,
+        reward=quality[:, 0],
+        success=outcomes.success[::k],
+        latency_ms=outcomes.latency_ms[::k],
+        probes=outcomes.take(outcomes.row % k > 0),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
@@ -19,8 +20,8 @@ from rich.progress import Progress
 
 from benchmarks import llm_peers, llm_report, llm_router
 from benchmarks.llm_prompts import Floats, Prompts, join, read_prompts
+from benchmarks.llm_router import Known
 from features.config import Training
-from features.objective import Objective
 from models.content_fit import Settings
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "llm_routing"
@@ -31,12 +32,12 @@ N_SEEDS = 3
 CONTENT = Settings(pair_span=2, max_terms=10_000, n_inputs=4_000, n_hidden=64, n_threads=1)
 ROUTER = Training(
     min_decisions=50,
-    rounds=200,
-    n_boosters=3,
+    rounds=150,
+    n_boosters=5,
     learning_rate=0.03,
     leaves=4,
     min_leaf=20,
-    feature_share=0.5,
+    feature_share=0.2,
     row_share=0.5,
     l2=5.0,
     max_bin=63,
@@ -44,8 +45,8 @@ ROUTER = Training(
     latency_quantiles=(),
     threads=1,
 )
-# Qualities between 0 and 1 are no labels of a success: what a model falls short of is learned as a cost.
-SHORTFALL = Objective(success=0.0, cost_usd=1.0, low=-1.0, high=0.0)
+# Within a task hardly anything tells nine models apart: few rounds that stay close to the promise.
+ROUTER_OF_MANY = msgspec.structs.replace(ROUTER, rounds=40, min_leaf=100, l2=20.0, forms=("pooled",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,25 +74,35 @@ def find_splits(pattern: str, train: Path, test: Path | None) -> list[Split]:
 
 
 def route(train: Prompts, test: Prompts, facts: tuple[str, ...], seed: int) -> Floats:
-    """Return what the product expects of each model, float64[n_test, k], from the texts and from ``facts`` beside them."""
-    known, asked = (llm_router.know_shape(prompts, facts) for prompts in (train, test))
+    """Return what the product expects of two models, float64[n_test, 2], from the texts and from ``facts`` beside them."""
+    return llm_router.predict(_know(train, test, facts, seed), train.quality, train.models, ROUTER)
+
+
+def route_among_many(train: Prompts, test: Prompts, seed: int) -> Floats:
+    """Return what the product expects of each model, float64[n_test, k], beside the mean of its task, which is promised."""
+    promised = (
+        1.0 - llm_peers.predict_means(train, train, "task_name"),
+        1.0 - llm_peers.predict_means(train, test, "task_name"),
+    )
+    known = _know(train, test, ("task_name", "metric"), seed)
+    return llm_router.predict(known, train.quality, train.models, ROUTER_OF_MANY, promised)
+
+
+def _know(train: Prompts, test: Prompts, facts: tuple[str, ...], seed: int) -> tuple[Known, Known]:
     content = llm_router.read_content(train, test, name_classes(train), CONTENT, seed)
-    is_binary = bool(np.isin(train.quality, (0.0, 1.0)).all())
-    return llm_router.predict(
-        llm_router.beside(known, content[0]),
-        train.quality,
-        llm_router.beside(asked, content[1]),
-        train.models,
-        ROUTER,
-        llm_router.SUCCESS if is_binary else SHORTFALL,
+    return (
+        llm_router.beside(llm_router.know_shape(train, facts), content[0]),
+        llm_router.beside(llm_router.know_shape(test, facts), content[1]),
     )
 
 
 def name_classes(prompts: Prompts) -> NDArray[np.object_]:
-    """Return what the classifier learns to tell: the subject where training prompts have one, else which models were right."""
-    if "subject" in prompts.facts:
-        return prompts.facts["subject"]
-    return np.array(["".join("1" if each > 0.5 else "0" for each in row) for row in prompts.quality], dtype=object)  # noqa: PLR2004 - right or wrong
+    """Return what the classifier learns to tell: what training prompts are about where that is said, else which models were right."""
+    for fact in ("subject", "task_name"):
+        if fact in prompts.facts and len(set(prompts.facts[fact])) > 1:
+            return prompts.facts[fact]
+    answered = ["".join("1" if each > 0.5 else "0" for each in row) for row in prompts.quality]  # noqa: PLR2004 - right or wrong
+    return np.array(answered, dtype=object)
 
 
 Method = Callable[[Prompts, Prompts, int], Floats]
@@ -114,9 +125,8 @@ def pair_methods(split: Split) -> dict[str, Method]:
 
 def nine_methods() -> dict[str, Method]:
     """Return what is compared on many models, by name: each row's greatest prediction is the model that is asked."""
-    facts = ("task_name", "metric")
     return {
-        llm_report.PRODUCT: lambda train, test, seed: route(train, test, facts, seed),
+        llm_report.PRODUCT: route_among_many,
         llm_report.PER_TASK: lambda train, test, _seed: llm_peers.predict_means(train, test, "task_name"),
         "best single": lambda train, test, _seed: np.tile(train.quality.mean(axis=0), (len(test.texts), 1)),
         "TF-IDF and task, ridge": lambda train, test, _seed: llm_peers.predict_ridge(train, test, "task_name"),

