@@ -1,10 +1,12 @@
 """Worlds whose truth is known, for `benchmarks.ope`: what every choice would have brought, and logs that reveal one each."""
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features import config
@@ -23,6 +25,9 @@ N_LABELS = 10  # the local model's labels that the reward model tells apart; the
 RIDGE = 1.0
 QUICK_LIVE_BEGINS_AT = np.datetime64("2013-02-01T05:00", "m")
 QUICK_ENDS_AT = np.datetime64("2013-03-01T05:00", "m")
+# Saito, Aihara, Matsutani and Narita, Open Bandit Dataset and Pipeline, 2021, table 1, campaign "all", 26 M rows.
+PUBLISHED_RATES = {"random": 0.0035, "bts": 0.0050}
+_CONTEXT = ("local_label", "local_confidence", "local_correct")  # of FrugalML: what the free model says, and its reward
 _FLIGHT_FEATURES = ("minutes_to_departure", "scheduled_minutes", "flight_late_minutes", "flight_failure_rate")
 _STATE_FEATURES = ("departure_delay_minutes_1h", "cancelled_share_1h", "late_minutes_1d", "late_minutes_30d")
 
@@ -32,17 +37,26 @@ class Population:
     """Events of which every outcome is known; the candidates of event i are rows ``offsets[i]:offsets[i + 1]``.
 
     A log is ``n_drawn`` clusters drawn with replacement, so that the truth is exactly the mean over the population and
-    the clusters of a log are independent: what an interval claims. ``logging`` and ``target`` are distributions.
+    the clusters of a log are independent: what an interval claims. ``logging`` and ``target`` are distributions;
+    ``expected`` is the reward that the target's own model, which saw none of these events, expects of each row.
     """
 
     name: str
     offsets: Integers
     reward: Floats
     features: Floats
+    expected: Floats
     logging: Floats
     target: Floats
     cluster: Integers
     n_drawn: int
+
+    @cached_property
+    def grouped(self) -> tuple[Integers, Integers, Integers]:
+        """The events by cluster, int64[n]; where in them each cluster starts, and how many it has."""
+        order = np.argsort(self.cluster, kind="stable")
+        _, starts, sizes = np.unique(self.cluster[order], return_index=True, return_counts=True)
+        return order, starts, sizes
 
     @property
     def true_value(self) -> float:
@@ -52,7 +66,7 @@ class Population:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A log; of its rows the target's distribution and the reward model's features.
+    """A log; of its rows the target's distribution, what its model expects, and the features of the log's own.
 
     ``earned`` (float64[n]) is what the target would have earned of each decision: the log does not show it.
     """
@@ -60,13 +74,23 @@ class Drawn:
     log: LoggedDecisions
     target: Floats
     features: Floats
+    expected: Floats
     earned: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A log of Open Bandit and a policy whose click rate is published."""
+
+    name: str
+    log: LoggedDecisions
+    target: Floats
+    rate: float
 
 
 def draw(population: Population, rng: np.random.Generator) -> Drawn:
     """Draw clusters and, for each of their events, one choice of the logging policy: the only outcome that the log shows."""
-    order = np.argsort(population.cluster, kind="stable")
-    _, starts, sizes = np.unique(population.cluster[order], return_index=True, return_counts=True)
+    order, starts, sizes = population.grouped
     drawn = rng.integers(len(starts), size=population.n_drawn)
     events = order[_ranges(starts[drawn], sizes[drawn])]
     n_rows = np.diff(population.offsets)[events]
@@ -78,11 +102,13 @@ def draw(population: Population, rng: np.random.Generator) -> Drawn:
         chosen=chosen,
         propensity=population.logging[rows][chosen],
         reward=population.reward[rows][chosen],
-        cluster=np.repeat(np.arange(population.n_drawn), sizes[drawn]),  # a day drawn twice is two days
+        # A day drawn twice is two days; events of which each is drawn for itself need no clusters.
+        cluster=None if len(starts) == len(order) else np.repeat(np.arange(population.n_drawn), sizes[drawn]),
     )
     target = population.target[rows]
     earned = sum_rows(log, target * population.reward[rows])
-    return Drawn(log=log, target=target, features=population.features[rows], earned=earned)
+    features, expected = population.features[rows], population.expected[rows]
+    return Drawn(log=log, target=target, features=features, expected=expected, earned=earned)
 
 
 def fit_ridge(features: Floats, reward: Floats) -> Floats:
@@ -93,6 +119,18 @@ def fit_ridge(features: Floats, reward: Floats) -> Floats:
 def solve_ridge(gram: Floats, moment: Floats) -> Floats:
     """Return the coefficients for sums of products ``gram`` (float64[k, k]) and ``moment`` (float64[k])."""
     return np.asarray(np.linalg.solve(gram + RIDGE * np.eye(len(gram)), moment))
+
+
+def find_frugalml(data: Path) -> list[Path]:
+    """Return the files of FrugalML's form in ``data/frugalml``, or in ``data`` itself, by name."""
+    folder = data / "frugalml" if (data / "frugalml").is_dir() else data
+    return [file for file in sorted(folder.glob("*.parquet")) if set(_CONTEXT) <= set(pq.read_schema(file).names)]
+
+
+def find_bandit(data: Path) -> Path | None:
+    """Return Open Bandit's file in ``data/bandit``, or in ``data`` itself, if it is there."""
+    files = data / "bandit" / "obd_all.parquet", data / "obd_all.parquet"
+    return next((file for file in files if file.is_file()), None)
 
 
 def frugalml_population(file: Path, n_drawn: int, seed: int) -> Population:
@@ -109,13 +147,15 @@ def frugalml_population(file: Path, n_drawn: int, seed: int) -> Population:
     kept = features[~learns].reshape(-1, features.shape[2])
     offsets = np.arange((~learns).sum() + 1) * len(destinations)
     free = np.tile([float(name == "local") for name in destinations], len(offsets) - 1)
+    expected = kept @ coefficients
     return Population(
         name=file.stem,
         offsets=offsets,
         reward=reward[~learns].ravel(),
         features=kept,
+        expected=expected,
         logging=policy.epsilon_floor_log(free, offsets, EXPLORATION),
-        target=policy.greedy_log(kept @ coefficients, offsets),
+        target=policy.greedy_log(expected, offsets),
         cluster=np.arange(len(offsets) - 1),
         n_drawn=n_drawn,
     )
@@ -139,6 +179,7 @@ def flights_population(n_days: int, *, quick: bool) -> Population:
     past, live = year.take(year.ready_at < live_begins_at), year.take(year.ready_at >= live_begins_at)
     coefficients = fit_ridge(_describe_flights(past), _worth(past, configured.objective))
     features = _describe_flights(live)
+    expected = features @ coefficients
     static = np.zeros(len(live.minutes))
     static[live.static_choice()] = 1.0
     return Population(
@@ -146,22 +187,46 @@ def flights_population(n_days: int, *, quick: bool) -> Population:
         offsets=live.offsets,
         reward=_worth(live, configured.objective),
         features=features,
+        expected=expected,
         logging=policy.epsilon_floor_log(static, live.offsets, EXPLORATION),
-        target=policy.greedy_log(features @ coefficients, live.offsets),
+        target=policy.greedy_log(expected, live.offsets),
         cluster=live.day,
         n_drawn=n_days,
     )
 
 
-def bandit_log(file: Path) -> LoggedDecisions:
-    """Return what Bernoulli Thompson sampling logged on Open Bandit; the candidates are the items of the whole file."""
-    everything = pd.read_parquet(file)
-    rows = everything[everything["behavior_policy"] == "bts"]
-    items = np.unique(everything["item_id"].to_numpy())
-    offsets = np.arange(len(rows) + 1) * len(items)
+def bandit_logs(file: Path) -> list[Published]:
+    """Return both ways over Open Bandit: uniform from what Thompson sampling logged, and that from what uniform logged.
+
+    Thompson sampling stands as one fixed policy: of each position's items, those shares that its log shows. The published
+    rate is its own over a week in which it went on learning.
+    """
+    rows = pd.read_parquet(file)
+    items, item = np.unique(rows["item_id"].to_numpy(), return_inverse=True)
+    sampled = (rows["behavior_policy"] == "bts").to_numpy()
+    position = np.unique(rows["position"].to_numpy(), return_inverse=True)[1]
+    shown = np.zeros((position.max() + 1, len(items)))
+    np.add.at(shown, (position[sampled], item[sampled]), 1.0)
+    uniform, thompson = np.full_like(shown, 1.0 / len(items)), shown / shown.sum(axis=1, keepdims=True)
+    return [
+        Published(
+            name=name,
+            log=_bandit_log(rows[logged], item[logged], len(items)),
+            target=policy_of_position[position[logged]].ravel(),
+            rate=PUBLISHED_RATES[published],
+        )
+        for name, logged, policy_of_position, published in (
+            ("uniform from Thompson sampling", sampled, uniform, "random"),
+            ("Thompson sampling from uniform", ~sampled, thompson, "bts"),
+        )
+    ]
+
+
+def _bandit_log(rows: pd.DataFrame, item: Integers, n_items: int) -> LoggedDecisions:
+    offsets = np.arange(len(rows) + 1) * n_items
     return LoggedDecisions(
         offsets=offsets,
-        chosen=offsets[:-1] + np.searchsorted(items, rows["item_id"].to_numpy()),
+        chosen=offsets[:-1] + item,
         propensity=rows["propensity_score"].to_numpy(np.float64),
         reward=rows["click"].to_numpy(np.float64),
     )

@@ -10,7 +10,7 @@ whenever one looks. The lower confidence limit is the smallest m that was never 
     K(t; m) = mean over f of  prod over i <= t of  1 + f * (S_i - m * n_i) / ((m - low_i) * c)
 
 S_i is the sum of unit i over its ``n_i <= c`` decisions, each at least ``low_i``; f runs over `FRACTIONS` of the largest
-safe bet. K falls as m rises, so limits are found by bisection. Each side needs its own bound only: what is unbounded
+safe bet, or over others: limits stop closing in once the best bet is far below the least fraction. K falls as m rises, so limits are found by bisection. Each side needs its own bound only: what is unbounded
 above can still be shown to be *large*.
 
 When it misleads: the claim is about the mean *given the past*; where that drifts, refuting "never above m" does not say
@@ -87,7 +87,7 @@ class Units:
         return Units(total=-self.total, size=self.size, low=-self.high, high=-self.low, max_size=self.max_size)
 
 
-def log_wealth(units: Units, mean: float) -> Floats:
+def log_wealth(units: Units, mean: float, fractions: Floats = FRACTIONS) -> Floats:
     """Return the log of the wealth against "the mean per decision is at most ``mean``" after each unit, float64[n].
 
     It is refuted at level alpha, for good, once this reaches ``log(1 / alpha)``; the mirrored units and mean give the
@@ -98,10 +98,10 @@ def log_wealth(units: Units, mean: float) -> Floats:
     ValueError
         If ``mean`` is not above every lower bound: there is nothing to bet against.
     """
-    return _mix(_log_wealths(units, mean))
+    return _mix(_log_wealths(units, mean, fractions))
 
 
-def lower_limit(units: Units, alpha: float) -> float:
+def lower_limit(units: Units, alpha: float, fractions: Floats = FRACTIONS) -> float:
     """Return the lower confidence limit of the mean per decision: it holds at all times at once with probability 1 - alpha.
 
     Without units, minus infinity.
@@ -111,16 +111,16 @@ def lower_limit(units: Units, alpha: float) -> float:
     low, high = float(units.low.max()), float(units.high.min())
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        if log_wealth(units, middle).max() >= -math.log(alpha):
+        if log_wealth(units, middle, fractions).max() >= -math.log(alpha):
             low = middle
         else:
             high = middle
     return low
 
 
-def upper_limit(units: Units, alpha: float) -> float:
+def upper_limit(units: Units, alpha: float, fractions: Floats = FRACTIONS) -> float:
     """Return the upper confidence limit of the mean per decision; with `lower_limit` it covers with 1 - 2 * alpha."""
-    return -lower_limit(units.mirrored(), alpha)
+    return -lower_limit(units.mirrored(), alpha, fractions)
 
 
 def first_crossing(log_wealths: Floats, alpha: float) -> int | None:
@@ -138,7 +138,7 @@ def n_units_to_come(units: Units, mean: float, alpha: float) -> int | None:
     """Return about how many more units will refute "at most ``mean``" if the best bet goes on as it went; None if it does not grow."""
     if not len(units.total):
         return None
-    best = float(_log_wealths(units, mean)[:, -1].max())
+    best = float(_log_wealths(units, mean, FRACTIONS)[:, -1].max())
     if best <= 0.0:
         return None
     missing = -math.log(alpha) + math.log(len(FRACTIONS)) - best
@@ -158,12 +158,12 @@ def sample_ratio_log_wealth(is_challenger: Mask, share: Floats) -> Floats:
     return _mix(np.cumsum(gains, axis=1))
 
 
-def _log_wealths(units: Units, mean: float) -> Floats:
+def _log_wealths(units: Units, mean: float, fractions: Floats) -> Floats:
     """Return the log wealth of every fraction after every unit, float64[n_fractions, n]."""
     if len(units.low) and mean <= units.low.max():
         raise ValueError(f"the mean to doubt must be above every lower bound, got {mean} and {units.low.max()}")
     payoffs = (units.total - mean * units.size) / ((mean - units.low) * units.max_size)
-    return np.cumsum(np.log1p(np.outer(FRACTIONS, payoffs)), axis=1)
+    return np.cumsum(np.log1p(np.outer(fractions, payoffs)), axis=1)
 
 
 def _mix(log_wealths: Floats) -> Floats:

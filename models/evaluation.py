@@ -12,8 +12,9 @@ w_i = pi(A_i) / p_i. Every estimate is the mean of one number per decision:
 When they mislead: a wrong propensity biases all of them (DR is saved only by a right q). Mass that the target puts where
 the log never goes counts as zero in IPS, is filled with the average of the rest in SNIPS and with q's word in DR: hence
 the refusals. A few large weights make every interval too narrow: hence the effective sample size. SNIPS is biased by
-order 1/n. A q fitted on the decisions it is used on makes DR overconfident: hence `models.logged.folds`. None of them
-sees what changes when the target decides for everyone (queues that fill, say). Intervals: see `models.intervals`.
+order 1/n. A q fitted on the decisions it is used on makes DR overconfident: hence `models.logged.cross_fit`. None of them
+sees what changes when the target decides for everyone (queues that fill, say). Intervals: see `models.intervals`; they
+hold for one look at a log of a size fixed beforehand. For a log that is looked at while it grows: `models.anytime`.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,9 @@ from models.logged import LoggedDecisions, check_distribution, sum_rows
 
 Floats = NDArray[np.float64]
 Method = Literal["IPS", "SNIPS", "DR", "DR difference"]
-Reason = Literal["no propensities", "too few", "no overlap"]
+Reason = Literal["no propensities", "too few", "no overlap", "no variation"]
+
+_ROUNDING = 1e-12  # relative; equal numbers, weighed and averaged, may differ by their last bits
 
 _SURE = 1.0 - 1e-9  # of a propensity: the shares of a mixture may sum to a little less
 
@@ -118,7 +121,7 @@ def estimate_snips(log: LoggedDecisions, target: Floats, limits: Limits = DEFAUL
 def estimate_dr(log: LoggedDecisions, target: Floats, q: Floats, limits: Limits = DEFAULT_LIMITS) -> Estimate | Refusal:
     """Estimate the value of ``target`` doubly robustly; ``q`` (float64[n_rows]) must not have seen this log's rewards."""
     check_distribution("target", log, target)
-    direct, residual = _explain(log, target, q)
+    direct, residual = explain(log, target, q)
     return _estimate("DR", log, target, limits, lambda weights: direct + weights * residual)
 
 
@@ -132,7 +135,7 @@ def estimate_difference(
     check_distribution("target", log, target)
     check_distribution("baseline", log, baseline)
     difference = target - baseline
-    direct, residual = _explain(log, difference, q)
+    direct, residual = explain(log, difference, q)
     return _estimate("DR difference", log, difference, limits, lambda weights: direct + weights * residual)
 
 
@@ -152,17 +155,26 @@ def increments(log: LoggedDecisions, challenger: Floats, champion: Floats, q: Fl
     check_distribution("challenger", log, challenger)
     check_distribution("champion", log, champion)
     difference = challenger - champion
-    direct, residual = _explain(log, difference, q)
+    direct, residual = explain(log, difference, q)
     return direct + difference[log.chosen] / log.propensity * residual
 
 
-def _explain(log: LoggedDecisions, policy: Floats, q: Floats) -> tuple[Floats, Floats]:
+def explain(log: LoggedDecisions, policy: Floats, q: Floats) -> tuple[Floats, Floats]:
     """Return what q expects of ``policy`` and what it leaves unexplained of the reward, each float64[n]."""
     if len(q) != log.offsets[-1]:
         raise ValueError(f"q must number {log.offsets[-1]} rows, got {len(q)}")
     if not np.isfinite(q).all():
         raise ValueError(f"q must be finite, got {q[~np.isfinite(q)][0]} at row {int(np.argmin(np.isfinite(q)))}")
     return sum_rows(log, policy * q), log.reward - q[log.chosen]
+
+
+def without_propensities(log: LoggedDecisions) -> Refusal:
+    """Return the refusal of a log that kept no propensities."""
+    return Refusal(
+        reason="no propensities",
+        explanation="the log does not say how likely each choice was, so other choices cannot be weighed",
+        figures={"n_decisions": float(log.n_decisions)},
+    )
 
 
 def _estimate(
@@ -178,8 +190,10 @@ def _estimate(
         return refusal
     if refusal := _refuse_unexplored(log, share, limits):
         return refusal
-    clipped = np.clip(weights, -limits.max_weight, limits.max_weight)
-    interval = intervals.mean_interval(contribute(clipped), log.cluster, limits.confidence)
+    contributions = contribute(np.clip(weights, -limits.max_weight, limits.max_weight))
+    interval = intervals.mean_interval(contributions, log.cluster, limits.confidence)
+    if share.any() and interval.standard_error <= _ROUNDING * abs(interval.value):
+        return _without_variation(log, interval.value)
     return Estimate(
         method=method,
         value=interval.value,
@@ -199,11 +213,7 @@ def _estimate(
 def _refuse_by_size(log: LoggedDecisions, n_clusters: int, limits: Limits) -> Refusal | None:
     figures = {"n_decisions": float(log.n_decisions), "n_clusters": float(n_clusters)}
     if log.n_decisions and not log.has_propensities:
-        return Refusal(
-            reason="no propensities",
-            explanation="the log does not say how likely each choice was, so other choices cannot be weighed",
-            figures=figures,
-        )
+        return without_propensities(log)
     if log.n_decisions < limits.min_decisions or n_clusters < limits.min_clusters:
         return Refusal(
             reason="too few",
@@ -248,6 +258,15 @@ def _refuse_by_overlap(log: LoggedDecisions, weights: Floats, expected_mean: flo
         )
         return Refusal(reason="no overlap", explanation=explanation, figures=figures)
     return None
+
+
+def _without_variation(log: LoggedDecisions, value: float) -> Refusal:
+    """Return the refusal of an interval of no width: a log without a failure does not prove that there are none."""
+    explanation = (
+        f"{log.n_decisions} decisions all say {value:g}: a log in which nothing varies does not show how far the truth may "
+        "lie, and an interval of no width would claim certainty"
+    )
+    return Refusal(reason="no variation", explanation=explanation, figures={"value": value})
 
 
 def _effective_size(weights: Floats) -> float:

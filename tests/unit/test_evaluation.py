@@ -124,23 +124,6 @@ def test_a_right_reward_model_makes_dr_narrower_than_ips() -> None:
     assert abs(dr.value - ips.value) < 4 * ips.standard_error
 
 
-def test_each_decision_on_its_own_gives_the_textbook_interval() -> None:
-    observed = np.array([1.0, 2.0, 4.0, 9.0])
-    interval = intervals.mean_interval(observed, None, 0.95)
-    assert interval.standard_error == pytest.approx(observed.std(ddof=1) / 2)
-    assert interval.high - interval.value == pytest.approx(3.182446305 * interval.standard_error)  # t(.975, 3 df)
-
-
-@settings(deadline=None)
-@given(st.integers(2, 12), st.integers(2, 9))
-def test_copies_of_an_observation_in_one_cluster_add_no_certainty(n: int, copies: int) -> None:
-    observed = np.random.default_rng(n).normal(size=n)
-    cluster = np.repeat(np.arange(n), copies)
-    alone = intervals.mean_interval(observed, None, 0.9)
-    copied = intervals.mean_interval(np.repeat(observed, copies), cluster, 0.9)
-    assert (copied.value, copied.low, copied.high) == pytest.approx((alone.value, alone.low, alone.high))
-
-
 def test_figures_say_how_far_to_trust() -> None:
     n = 400
     log, target = two_way(n, logging=0.2, target=0.8)
@@ -170,14 +153,19 @@ def two_way(n: int, *, logging: float, target: float, unsupported: float = 0.0) 
 def test_a_log_without_propensities_is_refused() -> None:
     log, target, baseline, q = ragged(200, 3)
     silent = LoggedDecisions(offsets=log.offsets, chosen=log.chosen, propensity=np.full(200, np.nan), reward=log.reward)
-    refusal = evaluation.estimate_difference(silent, target, baseline, q)
-    assert isinstance(refusal, Refusal)
-    assert refusal.reason == "no propensities"
+    for refusal in (
+        evaluation.estimate_ips(silent, target),
+        evaluation.estimate_snips(silent, target),
+        evaluation.estimate_dr(silent, target, q),
+        evaluation.estimate_difference(silent, target, baseline, q),
+    ):
+        assert isinstance(refusal, Refusal)
+        assert refusal.reason == "no propensities"
     with pytest.raises(ValueError, match="kept none"):
         evaluation.increments(silent, target, baseline, q)
 
 
-@pytest.mark.parametrize(("n", "n_clusters"), [(0, 0), (99, 99), (500, 9)])
+@pytest.mark.parametrize(("n", "n_clusters"), [(0, 0), (99, 99), (500, 9), (500, 1)])
 def test_too_few_decisions_or_clusters_are_refused(n: int, n_clusters: int) -> None:
     log, target = two_way(n, logging=0.5, target=0.5)
     clustered = LoggedDecisions(
@@ -191,6 +179,7 @@ def test_too_few_decisions_or_clusters_are_refused(n: int, n_clusters: int) -> N
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "too few"
     assert refusal.figures == {"n_decisions": n, "n_clusters": n_clusters}
+    assert f"{n} decisions in {n_clusters} independent clusters" in refusal.explanation
 
 
 def test_a_target_that_goes_where_the_log_never_went_is_refused() -> None:
@@ -231,14 +220,44 @@ def test_decisions_that_were_not_explored_say_nothing_of_a_policy_that_goes_else
 def test_a_deterministic_log_supports_only_what_it_did() -> None:
     n = 1_000
     log = LoggedDecisions(
-        offsets=np.arange(0, 2 * n + 1, 2), chosen=np.arange(0, 2 * n, 2), propensity=np.ones(n), reward=np.ones(n)
+        offsets=np.arange(0, 2 * n + 1, 2),
+        chosen=np.arange(0, 2 * n, 2),
+        propensity=np.ones(n),
+        reward=np.tile([0.0, 1.0], n // 2),
     )
     did, did_not = np.tile([1.0, 0.0], n), np.tile([0.0, 1.0], n)
-    assert sure(evaluation.estimate_ips(log, did)).value == 1.0
+    assert sure(evaluation.estimate_ips(log, did)).value == 0.5
     refusal = evaluation.estimate_ips(log, did_not)
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "no overlap"
     assert refusal.figures["effective_sample_size"] == 0.0
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.0, -3.7])
+def test_rewards_that_never_vary_prove_nothing_of_the_next_one(reward: float) -> None:
+    log, target = two_way(1_000, logging=0.5, target=0.7)
+    same = LoggedDecisions(
+        offsets=log.offsets, chosen=log.chosen, propensity=log.propensity, reward=np.full(1_000, reward)
+    )
+    for refusal in (
+        evaluation.estimate_snips(same, target),
+        evaluation.estimate_dr(same, target, np.full(3_000, reward)),
+        evaluation.estimate_difference(same, target, np.tile([0.5, 0.5, 0.0], 1_000), np.full(3_000, reward)),
+    ):
+        assert isinstance(refusal, Refusal)
+        assert refusal.reason == "no variation"
+        assert "1000 decisions all say" in refusal.explanation
+    if reward:  # weights still vary, and IPS says so
+        assert sure(evaluation.estimate_ips(same, target)).standard_error > 0.0
+
+
+def test_the_policy_that_wrote_the_log_earned_what_the_log_shows() -> None:
+    log, target = two_way(1_000, logging=0.3, target=0.3)
+    textbook = intervals.mean_interval(log.reward, None, 0.95)
+    for estimate in (evaluation.estimate_ips(log, target), evaluation.estimate_snips(log, target)):
+        found = sure(estimate)
+        assert (found.value, found.low, found.high) == pytest.approx((textbook.value, textbook.low, textbook.high))
+        assert (found.effective_sample_size, found.max_weight) == (pytest.approx(1_000.0), pytest.approx(1.0))
 
 
 def test_policies_that_hardly_differ_are_not_told_apart() -> None:
@@ -332,3 +351,27 @@ def test_folds_keep_clusters_whole_and_use_every_fold(names: list[int], k: int, 
 def test_a_large_cluster_does_not_upset_the_balance_of_the_folds(seed: int) -> None:
     fold = logged.folds(np.array([7, 7, 7, 7, 1, 2, 3, 4]), 2, seed)
     assert np.bincount(fold).tolist() == [4, 4]
+
+
+@given(st.integers(10, 60), st.integers(2, 5), st.integers(0, 99))
+def test_no_row_is_predicted_by_what_saw_its_cluster_and_none_is_left_out(n: int, k: int, seed: int) -> None:
+    log, *_ = ragged(n, seed)
+    assume(intervals.count_clusters(log.cluster, n) >= k)
+    assert log.cluster is not None
+    cluster_of_row = np.repeat(log.cluster, np.diff(log.offsets))
+    seen = []
+
+    def predict(learns: NDArray[np.bool_], judged: NDArray[np.bool_]) -> Floats:
+        assert not set(log.cluster[learns]) & set(cluster_of_row[judged])  # type: ignore[index]  # asserted above
+        seen.append((learns.sum(), judged.sum()))
+        return np.flatnonzero(judged).astype(np.float64)
+
+    assert logged.cross_fit(log, k, seed, predict).tolist() == list(range(log.offsets[-1]))
+    assert (len(seen), sum(judged for _, judged in seen)) == (k, log.offsets[-1])
+    assert sum(learnt for learnt, _ in seen) == (k - 1) * n
+
+
+def test_decisions_on_their_own_are_cross_fitted_one_by_one() -> None:
+    log, _ = two_way(10, logging=0.5, target=0.5)
+    means = logged.cross_fit(log, 10, 0, lambda learns, judged: np.full(judged.sum(), log.reward[learns].mean()))
+    assert means[::3] == pytest.approx((log.reward.sum() - log.reward) / 9)
