@@ -22,7 +22,7 @@ from features.config import FormName, Training
 from features.decision_log import DecisionLog
 from features.objective import Objective
 from features.vector import FeatureDefinitions
-from models import boosting, calibration, durations, examples, intervals, logged, partition, policy
+from models import boosting, calibration, durations, evaluation, examples, intervals, logged, partition, policy
 from models.calibration import Scaling
 from models.card import Contest, Contestant, HeadName
 from models.encoding import Encoder
@@ -269,7 +269,7 @@ def _earnings(
     for form, value in values.items():
         share = policy.greedy_log(value, log.offsets)
         weight = share[revealed.row] / revealed.probability
-        if (size := _effective_size(weight)) < MIN_EFFECTIVE_SIZE:
+        if (size := evaluation.effective_size(weight)) < MIN_EFFECTIVE_SIZE:
             return {}, f"the log speaks of form {form!r} with the weight of {size:.1f} decisions"
         explained = np.bincount(decision, weights=share * q, minlength=log.n_decisions)
         surprise = np.bincount(
@@ -292,8 +292,3 @@ def _simplest_best(earned: dict[FormName, Floats], log: DecisionLog) -> FormName
 def _tell(earned: dict[FormName, Floats], log: DecisionLog) -> dict[str, Contestant]:
     told = {form: intervals.mean_interval(each, log.cluster, CONFIDENCE) for form, each in earned.items()}
     return {form: Contestant(value=each.value, low=each.low, high=each.high) for form, each in told.items()}
-
-
-def _effective_size(weight: Floats) -> float:
-    square = float(np.square(weight).sum())
-    return float(weight.sum()) ** 2 / square if square else 0.0

@@ -203,7 +203,7 @@ def _estimate(
         standard_error=interval.standard_error,
         n_decisions=log.n_decisions,
         n_clusters=n_clusters,
-        effective_sample_size=_effective_size(weights),
+        effective_sample_size=effective_size(weights),
         max_weight=float(np.abs(weights).max()),
         uncovered_share=max(0.0, expected_mean - float(weights.mean())),
         clipped_share=float((np.abs(weights) > limits.max_weight).mean()),
@@ -241,13 +241,13 @@ def _refuse_unexplored(log: LoggedDecisions, share: Floats, limits: Limits) -> R
 
 def _refuse_by_overlap(log: LoggedDecisions, weights: Floats, expected_mean: float, limits: Limits) -> Refusal | None:
     """Refuse weights that are too few to speak, or whose mean is not what full support and right propensities imply."""
-    effective_size = _effective_size(weights)
+    n_effective = effective_size(weights)
     mean = intervals.mean_interval(weights, log.cluster, limits.overlap_confidence)
     figures = {"mean_weight": mean.value, "mean_weight_low": mean.low, "mean_weight_high": mean.high}
-    figures |= {"effective_sample_size": effective_size, "max_weight": float(np.abs(weights).max())}
-    if effective_size < limits.min_effective_size:
+    figures |= {"effective_sample_size": n_effective, "max_weight": float(np.abs(weights).max())}
+    if n_effective < limits.min_effective_size:
         explanation = (
-            f"the log speaks of this policy with the weight of {effective_size:.1f} decisions, "
+            f"the log speaks of this policy with the weight of {n_effective:.1f} decisions, "
             f"at least {limits.min_effective_size:g} are needed: it rarely did what the policy would do, or nothing differs"
         )
         return Refusal(reason="no overlap", explanation=explanation, figures=figures)
@@ -269,6 +269,7 @@ def _without_variation(log: LoggedDecisions, value: float) -> Refusal:
     return Refusal(reason="no variation", explanation=explanation, figures={"value": value})
 
 
-def _effective_size(weights: Floats) -> float:
+def effective_size(weights: Floats) -> float:
+    """Return ``(sum |w|)^2 / sum w^2``: how many equally weighted decisions say as much."""
     square = float(np.square(weights).sum())
     return float(np.abs(weights).sum()) ** 2 / square if square else 0.0
