@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightgbm
@@ -74,6 +74,7 @@ def learn(
     choice = contest.hold(compared, features, subject.objective, settings, subject.limited)
     if compared.n_decisions == log.n_decisions:
         return train(Examples.of(log, features), folder, subject, choice)
+    choice = replace(choice, rounds={})  # a sample asks for fewer than the whole log can bear
     n_kept = min(settings.contest_decisions, int(CALIBRATION_SHARE * log.n_decisions))
     fitted = train(Examples.of(log.take(place >= n_kept), features), folder, subject, choice)
     return _calibrate(folder, fitted, log.take(place < n_kept))
