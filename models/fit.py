@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 N_GOLDEN_ROWS = 32
 VALUE_TAIL = 0.02  # of the predictions on each side that the reward model gives up for narrower bounds
 N_VALUE_ROWS = 20_000  # tell those bounds to a thousandth of the rows
-CALIBRATION_SHARE = 0.1  # at most, of a log too long to be cross-fitted whole: kept from the fit, to calibrate it
+CALIBRATION_SHARE = 0.05  # at most, of a log too long to be cross-fitted whole: kept from the fit, to calibrate it
 
 __all__ = ["MAX_CATEGORIES", "Examples", "Subject", "TrainingRefusedError", "learn", "train"]
 

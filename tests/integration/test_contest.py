@@ -193,7 +193,7 @@ def test_a_long_log_is_sampled_and_calibrated_on_what_was_kept_from_the_fit(tmp_
     made = fit.learn(log_of(3_000), FEATURES, tmp_path, subject(short))
     assert made.card.contest is not None
     assert made.card.contest.n_decisions == 500
-    assert made.card.trained["n_examples"] == 2_700
+    assert made.card.trained["n_examples"] == 2_850
     assert made.card.heads["success_probability"].scaling is not None
     router.probe(tmp_path)
 
