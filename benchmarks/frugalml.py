@@ -149,7 +149,7 @@ def report(present: dict[str, Events], peer: pd.DataFrame, given: Sequence[float
             n_test = len(events.correct) - len(events.correct) // 2
             summary.add(name, runs, budgets, theirs)
             add_rows(table, f"{name} ({n_test:,})", runs, budgets, theirs, time.perf_counter() - started)
-    Console(width=190).print(table)
+    Console(width=230).print(table)
     print(json.dumps(summary.content()))
 
 
