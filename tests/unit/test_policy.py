@@ -93,7 +93,7 @@ def test_the_log_form_agrees_with_the_single_form(
         assert together[start:end] == pytest.approx(alone, abs=1e-14)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(CANDIDATES, BOUNDED)
 def test_exploring_costs_at_most_its_budget_and_keeps_the_least_propensity_or_does_not_explore(
     rows: list[tuple[float, bool]], exploration: Exploration
