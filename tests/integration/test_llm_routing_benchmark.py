@@ -127,7 +127,16 @@ def test_a_split_by_ids_keeps_a_row_on_its_side_whatever_the_order(tmp_path: Pat
     turned = llm_prompts.read_prompts(tmp_path, "routellm_*.parquet")["mmlu"]
     assert turned.is_held_out[::-1].tolist() == prompts.is_held_out.tolist()
     assert prompts.is_held_out.mean() == pytest.approx(0.4, abs=0.05)
-    assert [llm_prompts._tenth(name) for name in "abcdefgh"] == [1, 3, 6, 7, 2, 5, 4, 1]  # in any process, on any machine
+    assert [llm_prompts._tenth(name) for name in "abcdefgh"] == [
+        1,
+        3,
+        6,
+        7,
+        2,
+        5,
+        4,
+        1,
+    ]  # in any process, on any machine
 
 
 def test_qualities_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
