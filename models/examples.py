@@ -47,9 +47,14 @@ class Examples:
     destination_column: str | None = None
 
     @classmethod
-    def of(cls, log: DecisionLog, features: FeatureDefinitions) -> Self:
-        """Return a row for every outcome that ``log`` reveals: the assigned candidates', then the probed ones'."""
+    def of(cls, log: DecisionLog, features: FeatureDefinitions, kept: Mask | None = None) -> Self:
+        """Return a row for every outcome that ``log`` reveals: the assigned candidates', then the probed ones'.
+
+        With ``kept`` (bool[n]) only those of these decisions: a long log is too large to be cut in two first.
+        """
         revealed = log.revealed()
+        if kept is not None:
+            revealed = revealed.take(kept[log.decision[revealed.row]])
         return cls(
             number_names=tuple(features.numbers),
             category_names=tuple(features.categories),

@@ -76,7 +76,7 @@ def learn(
         return train(Examples.of(log, features), folder, subject, choice)
     choice = replace(choice, rounds={})  # a sample asks for fewer than the whole log can bear
     n_kept = min(settings.contest_decisions, int(CALIBRATION_SHARE * log.n_decisions))
-    fitted = train(Examples.of(log.take(place >= n_kept), features), folder, subject, choice)
+    fitted = train(Examples.of(log, features, place >= n_kept), folder, subject, choice)
     return _calibrate(folder, fitted, log.take(place < n_kept))
 
 

@@ -190,10 +190,10 @@ def test_probabilities_are_calibrated_on_rows_not_fitted_on(tmp_path: Path) -> N
 
 def test_a_long_log_is_sampled_and_calibrated_on_what_was_kept_from_the_fit(tmp_path: Path) -> None:
     short = msgspec.structs.replace(SETTINGS, contest_decisions=500)
-    made = fit.learn(log_of(3_000), FEATURES, tmp_path, subject(short))
+    made = fit.learn(log_of(6_000), FEATURES, tmp_path, subject(short))
     assert made.card.contest is not None
     assert made.card.contest.n_decisions == 500
-    assert made.card.trained["n_examples"] == 2_850
+    assert made.card.trained["n_examples"] == 5_700
     assert made.card.heads["success_probability"].scaling is not None
     router.probe(tmp_path)
 
