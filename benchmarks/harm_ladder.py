@@ -70,7 +70,7 @@ def _join(log: CanaryLog, batch: CanaryLog) -> CanaryLog:
     columns = {
         field.name: np.concatenate([getattr(log, field.name), getattr(batch, field.name)])
         for field in fields(CanaryLog)
-        if field.name != "harms"
+        if field.name not in ("harms", "rung_share")  # a unit here is one event: its share is its rung's
     }
     harms = {name: np.concatenate([harm, batch.harms[name]]) for name, harm in log.harms.items()}
     return CanaryLog(**columns, harms=harms)

@@ -151,12 +151,15 @@ def test_nothing_outlives_turnout_up(tmp_path: Path, tiny_text: str, sent: signa
     }
     ports = ("--mlflow-port", "0", "--prefect-port", "0", "--shim-port", "0")
     with subprocess.Popen([*TURNOUT, "up", *ports], env=environ, cwd=ROOT, stdout=subprocess.DEVNULL) as up:
-        eventually(lambda: (tmp_path / "home" / "stack.json").exists() or up.poll(), seconds=180)
-        assert len(processes_of(tmp_path / "home")) >= 5
+        try:
+            eventually(lambda: (tmp_path / "home" / "stack.json").exists() or up.poll(), seconds=300)
+            assert len(processes_of(tmp_path / "home")) >= 5
 
-        up.send_signal(sent)
+            up.send_signal(sent)
 
-        assert up.wait(90) == (0 if sent is signal.SIGTERM else -signal.SIGKILL)
+            assert up.wait(90) == (0 if sent is signal.SIGTERM else -signal.SIGKILL)
+        finally:
+            up.kill()  # leaving the block waits for it: a failure must not wait for ever
     eventually(lambda: not processes_of(tmp_path / "home"), seconds=60)
 
 
