@@ -279,12 +279,12 @@ def test_every_other_path_and_method_is_denied(shim: Handler) -> None:
         assert ask(shim, "GET", path).status == 404, path
     response = ask(shim, "PATCH", "/v1/overrides")
     assert response.status == 405
-    assert ("allow", "DELETE, GET, POST") in response.headers
+    assert ("allow", "DELETE, GET, HEAD, POST") in response.headers
     assert ask(shim, "GET", "/v1/decisions").status == 405
     assert ask(shim, "GET", "/v1%2Fdecisions").status == 404
 
 
-PUBLIC = ("/health/live", "/health/ready")
+PUBLIC = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 
 
 def test_with_a_token_every_route_but_health_asks_for_it(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_with_a_token_every_route_but_health_asks_for_it(tmp_path: Path) -> None
                 assert response.status == 401, path
                 assert ("www-authenticate", "Bearer") in response.headers
     assert ask(shim, "GET", "/status", headers={"authorization": "Bearer open-sesame"}).status == 200
-    assert [ask(shim, "GET", path).status for path in PUBLIC] == [200, 200]
+    assert [ask(shim, "GET", path).status for path in PUBLIC] == [200] * 4
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def test_the_status_tells_what_was_rejected(shim: Handler) -> None:
 
 def test_a_draining_shim_is_live_and_not_ready(shim: Handler) -> None:
     shim.draining = True
-    assert [ask(shim, "GET", path).status for path in PUBLIC] == [200, 503]
+    assert [ask(shim, "GET", path).status for path in PUBLIC] == [200, 503] * 2
 
 
 def test_metrics_count_decisions_by_arm(shim: Handler) -> None:
