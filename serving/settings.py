@@ -1,6 +1,7 @@
 """The shim's environment, read once per process and passed down as plain values."""
 
 import ipaddress
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
     ``TURNOUT_HOME``, ``TURNOUT_CONFIG``, ``TURNOUT_HOST``, ``TURNOUT_PORT``, ``TURNOUT_SOCKET``, ``TURNOUT_TOKEN`` and
     ``TURNOUT_TOKEN_DECIDE``, ``_REPORT``, ``_OPERATE``, ``_READ``, ``TURNOUT_DURABLE``, ``TURNOUT_REPLAY`` and
     ``TURNOUT_FSYNC`` (1 is on), ``TURNOUT_MEMORY``, ``TURNOUT_MAX_BODY_BYTES``, ``TURNOUT_MAX_IN_FLIGHT``,
-    ``TURNOUT_MAX_CONNECTIONS``; ``TURNOUT_WORKER`` is set by the supervisor of several.
+    ``TURNOUT_MAX_CONNECTIONS``, ``TURNOUT_POLL_SECONDS`` (between two looks at the ledger); ``TURNOUT_WORKER`` is set by the supervisor of several.
 
     Raises
     ------
@@ -100,6 +101,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         fsync=_switch(environment, "TURNOUT_FSYNC"),
         memory_decisions=_count(environment, "TURNOUT_MEMORY", 200_000),
         limits=_limits(environment),
+        poll_seconds=_seconds(environment, "TURNOUT_POLL_SECONDS", 1.0),
         socket_path=Path(path).absolute() if (path := environment.get("TURNOUT_SOCKET")) else None,
         worker=_count(environment, "TURNOUT_WORKER", 0),
         shared_port="TURNOUT_WORKER" in environment,
@@ -128,6 +130,17 @@ def _count(environment: Mapping[str, str], name: str, default: int) -> int:
     if not text.isascii() or not text.isdigit():
         raise SettingsError(f"{name} must be a whole number, got {text!r}")
     return int(text)
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name, str(default))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < math.inf:
+        raise SettingsError(f"{name} must be a number of seconds above 0, got {text!r}")
+    return seconds
 
 
 def _switch(environment: Mapping[str, str], name: str) -> bool:
