@@ -260,8 +260,13 @@ class Handler:
         return _json(inventory.status(self._shim, self._shim.clock.now()))
 
     def _metrics(self, _: Request, __: str) -> Response:
-        generation, degraded = self._shim.releases.view.generation, bool(inventory.problems(self._shim))
-        body = self._shim.metrics.render(generation=generation, degraded=degraded)
+        recorder = self._shim.recorder
+        body = self._shim.metrics.render(
+            generation=self._shim.releases.view.generation,
+            degraded=bool(inventory.problems(self._shim)),
+            n_refused=recorder.n_refused,
+            n_shed=recorder.n_shed,
+        )
         return Response(200, body, (("content-type", metrics.CONTENT_TYPE),))
 
     def _openapi(self, _: Request, __: str) -> Response:

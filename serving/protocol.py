@@ -12,6 +12,8 @@ from serving.replies import Replies
 from serving.routes import PUBLIC_PATHS
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SPECIAL = frozenset({"connection", "expect", "transfer-encoding", "upgrade"})
+_MAX_KNOWN, _KNOWN_BYTES = 1_024, 4_096  # heads, and how long one may be
 _PATIENT_BYTES = 64 * 1024  # a body up to this size is read before its request is judged
 
 
@@ -42,6 +44,7 @@ class HttpProtocol(asyncio.Protocol):
         self._last = False  # no request follows those that wait
         self._reading = True
         self._unread = False  # the other side does not read what it is sent
+        self._begun = b""  # what the parser was given last, where a head begins with it
         self._begin()
 
     # -- the connection
@@ -69,8 +72,12 @@ class HttpProtocol(asyncio.Protocol):
         if self._state == "closing":
             return  # read and thrown away, so that its sender hears why
         in_head = self._state == "head"
+        if self._state == "idle" and not self._last:
+            data = self._take_known(data)
+        self._begun = data if self._state == "idle" else b""
         try:
-            self._parser.feed_data(data)
+            if data:
+                self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._last = True  # no protocol is changed to: the request was answered as it stands
             self._state = "closing"
@@ -192,6 +199,7 @@ class HttpProtocol(asyncio.Protocol):
         if "host" not in headers and parser.get_http_version() == "1.1":
             self._refusal = Problem(400, "there must be a host header")
         self._state = "body"
+        self._learn_head()
         length = headers.get("content-length")
         chunked = "transfer-encoding" in headers
         if chunked or (length is not None and length != "0"):
@@ -221,13 +229,46 @@ class HttpProtocol(asyncio.Protocol):
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             request = request._replace(body=body)
         self._forget_body()
-        refusal = None if self._refusal is None else self._exchange.handler.refuse(self._refusal)
-        self._n_waiting += 1
-        self._exchange.submit(self, request, refusal)
         self._state = "idle"
-        self._wait(self._limits.keep_alive_seconds)
+        self._submit(request, self._refusal)
 
     # -- within
+
+    def _submit(self, request: Request, problem: Problem | None) -> None:
+        self._n_waiting += 1
+        self._exchange.submit(self, request, None if problem is None else self._exchange.handler.refuse(problem))
+        self._wait(self._limits.keep_alive_seconds)
+
+    def _take_known(self, data: bytes) -> bytes:
+        """Take the requests whose heads were parsed before, byte for byte, and return the rest for the parser.
+
+        A caller's heads differ in little more than the length of the body, and a head means what it meant.
+        """
+        known = self._replies.heads
+        while data:
+            end = data.find(b"\r\n\r\n") + 4
+            found = known.get(data[:end])
+            if found is None or len(data) < end + found[1]:
+                break
+            (method, path, query, headers, _, _), n_bytes = found
+            if self._exchange.handler.draining:
+                self._last = True
+            problem = None if path in PUBLIC_PATHS else self._exchange.overload()
+            self._submit(Request(method, path, query, headers, data[end : end + n_bytes]), problem)
+            data = data[end + n_bytes :]
+        return data
+
+    def _learn_head(self) -> None:
+        """Remember a head that asks for nothing special, where it came as a whole."""
+        begun, headers = self._begun, self._headers
+        self._begun = b""
+        end = begun.find(b"\r\n\r\n") + 4
+        length = headers.get("content-length", "0")
+        special = self._last or self._refusal is not None or _SPECIAL & headers.keys() or self._parser.should_upgrade()
+        if not special and begun[:1].isalpha() and 4 < end <= _KNOWN_BYTES and int(length) <= _PATIENT_BYTES:  # noqa: PLR2004
+            if len(self._replies.heads) >= _MAX_KNOWN:
+                self._replies.heads.clear()
+            self._replies.heads[begun[:end]] = self._request, int(length)
 
     def _begin(self) -> None:
         self._url = b""

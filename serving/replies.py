@@ -3,16 +3,20 @@
 from email.utils import formatdate
 from http import HTTPStatus
 
-from serving.handler import Response
+from serving.handler import Request, Response
 
 _MAX_HEADS = 256
 
 
 class Replies:
-    """Encodes responses. ``tick`` must be called about once a second: it sets the clock of their date."""
+    """Encodes responses. ``tick`` must be called about once a second: it sets the clock of their date.
+
+    ``heads`` are requests' heads that were parsed before, with what they mean and how long a body they announce.
+    """
 
     def __init__(self) -> None:
         """Begin now."""
+        self.heads: dict[bytes, tuple[Request, int]] = {}
         self._heads: dict[tuple[int, tuple[tuple[str, str], ...]], bytes] = {}
         self.tick()
 

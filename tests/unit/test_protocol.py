@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from serving.debts import Debts
 from serving.exchange import Exchange
@@ -161,6 +163,44 @@ def test_pipelined_requests_are_answered_in_their_order_however_they_are_cut(loo
     served = exchange(talk, Limits(), loop=loop)
     assert served.requests[0].query == "q=1"
     assert dict(served.requests[0].headers) == {"host": "x", "authorization": "t"}
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_head_seen_before_means_what_it_meant(data: st.DataObject) -> None:
+    """The same stream is answered alike by a connection that knows no head and by one that has seen them all."""
+    kinds = [
+        get("/1"),
+        get("/1", "a: b"),
+        post("/2", b"body"),
+        post("/2", b"ydob"),
+        post("/3", b"GET /1 HTTP/1.1\r\nhost: x\r\n\r\n"),
+        b"\r\n\r\n" + get("/4"),
+        b"POST /5 HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n!\r\n0\r\n\r\n",
+        get("/6").replace(b"host: x\r\n", b""),
+        get("/7").replace(b"GET", b"HEAD"),
+    ]
+    stream = data.draw(st.lists(st.sampled_from(kinds), max_size=12))
+    content = b"".join(stream)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=6)))
+    pieces = [content[a:b] for a, b in zip([0, *cuts], [*cuts, len(content)], strict=True)]
+
+    async def talk(wire: Wire) -> None:
+        for size in (1, len(content) + 1):  # a byte at a time no head comes as a whole; then all are learnt, and known
+            for at in range(0, len(content), size):
+                wire.send(content[at : at + size])
+                await asyncio.sleep(0)
+            for request in stream:
+                await wire.answer(headless=request.startswith(b"HEAD"))
+        for piece in pieces:
+            wire.send(piece)
+            await asyncio.sleep(0.001)
+        for request in stream:
+            await wire.answer(headless=request.startswith(b"HEAD"))
+
+    served = exchange(talk, Limits(), loop="asyncio").requests
+    n = len(served) // 3
+    assert served[:n] == served[n : 2 * n] == served[2 * n :]
 
 
 def test_a_bad_request_costs_none_of_its_neighbours_anything() -> None:
