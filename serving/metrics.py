@@ -89,8 +89,8 @@ class Metrics(Collector):
             buckets.append((bound, n_within))
         seconds.add_metric((), buckets, self._seconds)
         yield seconds
-        for name, (text, value) in self._gauges.items():
-            yield GaugeMetricFamily(name, text, value=value)
+        for name, (text, level) in self._gauges.items():
+            yield GaugeMetricFamily(name, text, value=level)
 
     def _tally(self, name: str, text: str, *labels: str) -> _Tally:
         tally: _Tally = {}

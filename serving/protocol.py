@@ -71,27 +71,10 @@ class HttpProtocol(asyncio.Protocol):
         """Read; what is whole is answered in this turn of the loop."""
         if self._state == "closing":
             return  # read and thrown away, so that its sender hears why
-        in_head = self._state == "head"
         if self._state == "idle" and not self._last:
             data = self._take_known(data)
-        self._begun = data if self._state == "idle" else b""
-        try:
-            if data:
-                self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._last = True  # no protocol is changed to: the request was answered as it stands
-            self._state = "closing"
-        except httptools.HttpParserCallbackError:
-            raise
-        except httptools.HttpParserError as error:
-            if self._last:
-                self._state = "closing"  # nothing was to follow
-            elif self._state != "closing":
-                self._refuse(Problem(400, f"not HTTP: {error}"))
-        if in_head and self._state == "head":
-            self._n_raw_bytes += len(data)
-            if self._n_raw_bytes > self._limits.max_head_bytes:
-                self._refuse(self._head_too_large())
+        if data:
+            self._parse(data)
         self._exchange.settle()
         self._throttle()
 
@@ -238,6 +221,26 @@ class HttpProtocol(asyncio.Protocol):
         self._n_waiting += 1
         self._exchange.submit(self, request, None if problem is None else self._exchange.handler.refuse(problem))
         self._wait(self._limits.keep_alive_seconds)
+
+    def _parse(self, data: bytes) -> None:
+        in_head = self._state == "head"
+        self._begun = data if self._state == "idle" else b""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._last = True  # no protocol is changed to: the request was answered as it stands
+            self._state = "closing"
+        except httptools.HttpParserCallbackError:
+            raise
+        except httptools.HttpParserError as error:
+            if self._last:
+                self._state = "closing"  # nothing was to follow
+            elif self._state != "closing":
+                self._refuse(Problem(400, f"not HTTP: {error}"))
+        if in_head and self._state == "head":
+            self._n_raw_bytes += len(data)
+            if self._n_raw_bytes > self._limits.max_head_bytes:
+                self._refuse(self._head_too_large())
 
     def _take_known(self, data: bytes) -> bytes:
         """Take the requests whose heads were parsed before, byte for byte, and return the rest for the parser.

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from features import config, spool
 from features.clock import ReplayClock
 from features.records import Decision, Outcome
+from serving import routes
+from serving.access import ROLES, Role
 from serving.handler import Handler, Request, Response
 from serving.intake import MAX_BATCH
 from serving.memory import DecisionMemory
@@ -484,3 +486,45 @@ def test_no_request_whatever_raises_or_is_an_internal_error(
     assert response.status in {200, 201, 202, 304, 400, 403, 404, 405, 415, 422}
     if response.body and dict(response.headers)["content-type"] != "text/plain; version=0.0.4; charset=utf-8":
         assert not math.isnan(len(json.loads(response.body, parse_constant=pytest.fail)))
+
+
+def test_s18_every_route_opens_to_its_role_alone(tmp_path: Path) -> None:
+    tokens: dict[Role, str] = {role: f"{role}-token" for role in ROLES}
+    shim = handler(tmp_path, role_tokens=tokens)
+    for route in routes.TABLE:
+        path = "/" + "/".join(route.pattern).replace("*", "x")
+        for role, token in tokens.items():
+            status = ask(shim, route.method, path, headers={"authorization": f"Bearer {token}"}).status
+            assert (status == 403) == (route.role not in (None, role)), (path, role)
+        assert (ask(shim, route.method, path).status == 401) == (route.role is not None)
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "CONNECT", "PUT", "get", ""])
+def test_s18_odd_methods_are_refused_with_what_is_allowed(shim: Handler, method: str) -> None:
+    response = ask(shim, method, "/v1/decisions")
+    assert (response.status, dict(response.headers)["allow"]) == (405, "POST")
+
+
+def test_head_is_answered_wherever_get_is(shim: Handler) -> None:
+    assert ask(shim, "HEAD", "/status").status == 200
+    assert ask(shim, "HEAD", "/v1/decisions").status == 405
+
+
+def test_no_secret_is_in_an_error_a_log_or_a_representation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shim = handler(tmp_path, token="open-sesame", role_tokens={"read": "read-sesame"})
+    said = [ask(shim, "GET", "/status", headers={"authorization": "Bearer near-sesame"}).body]
+    shim._shim.plan = None  # type: ignore[assignment] # so that something breaks
+    broken = ask(shim, "GET", "/status", headers={"authorization": "Bearer open-sesame"})
+    assert broken.status == 500
+    said += [broken.body, caplog.text.encode(), repr(shim._settings).encode()]
+    assert not any(b"sesame" in text for text in said)
+
+
+def test_without_a_router_the_inference_protocol_says_that_none_is_there(shim: Handler) -> None:
+    assert read(ask(shim, "GET", "/v2"))[1]["name"] == "turnout"
+    for path in ("/v2/models/orders", "/v2/models/orders/ready", "/v2/models/other"):
+        assert ask(shim, "GET", path).status == 404
+    body = {"inputs": []}
+    assert post(shim, "/v2/models/orders/infer", body)[0] == 404
+    assert post(shim, "/v2/models/orders/infer", b"{")[0] == 400
+    assert post(shim, "/v2/models/orders/infer", body, {"content-type": "text/plain"})[0] == 415
