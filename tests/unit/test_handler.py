@@ -228,7 +228,7 @@ def test_outcomes_are_accepted_one_by_one_in_batches_and_as_cloudevents(shim: Ha
         ("/v1/overrides", {"kind": "stop", "actor": "ada", "reason": "r", "stream": "other"}, 422, "stream"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_with_its_place(
+def test_s01_s04_s05_what_is_wrong_is_said_with_its_place(
     shim: Handler, tmp_path: Path, path: str, body: Any, status: int, where: str | None
 ) -> None:
     found, problem = post(shim, path, body)
@@ -244,7 +244,7 @@ def test_a_state_without_a_zone_is_refused(shim: Handler) -> None:
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/xml", "application/jsonx"])
-def test_another_content_type_is_refused(shim: Handler, kind: str) -> None:
+def test_s01_another_content_type_is_refused(shim: Handler, kind: str) -> None:
     for path in ("/v1/decisions", "/v1/outcomes", "/v1/overrides"):
         assert post(shim, path, {"event": event()}, {"content-type": kind})[0] == 415
 
@@ -262,12 +262,12 @@ def test_another_content_type_is_refused(shim: Handler, kind: str) -> None:
         ('{"a\\"":1,"a":1}', False),
     ],
 )
-def test_duplicate_keys_are_refused_however_they_are_written(shim: Handler, twice: str, refused: bool) -> None:  # noqa: FBT001
+def test_s05_duplicate_keys_are_refused_however_they_are_written(shim: Handler, twice: str, refused: bool) -> None:  # noqa: FBT001
     body = json.dumps({"event": event(extension="here")}).replace('"here"', twice).encode()
     assert post(shim, "/v1/decisions", body)[0] == (422 if refused else 200)
 
 
-def test_every_other_path_and_method_is_denied(shim: Handler) -> None:
+def test_s18_every_other_path_and_method_is_denied(shim: Handler) -> None:
     for path in (
         "/",
         "",
@@ -289,7 +289,7 @@ def test_every_other_path_and_method_is_denied(shim: Handler) -> None:
 PUBLIC = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 
 
-def test_with_a_token_every_route_but_health_asks_for_it(tmp_path: Path) -> None:
+def test_s18_with_a_token_every_route_but_health_asks_for_it(tmp_path: Path) -> None:
     shim = handler(tmp_path, token="open-sesame")
     paths = ["/nowhere", *("/" + "/".join(parts).replace("*", "x") for parts in shim._routes)]
     for path in set(paths).difference(PUBLIC):
@@ -312,7 +312,7 @@ def test_with_a_token_every_route_but_health_asks_for_it(tmp_path: Path) -> None
         ("127.0.0.1.evil:1", 403),
     ],
 )
-def test_without_a_token_only_loopback_names_are_served(shim: Handler, host: str, status: int) -> None:
+def test_s18_without_a_token_only_loopback_names_are_served(shim: Handler, host: str, status: int) -> None:
     assert ask(shim, "GET", "/status", headers={"host": host}).status == status
 
 
@@ -376,7 +376,9 @@ def test_the_forecast_of_a_series_is_answered(tmp_path: Path) -> None:
     assert ask(handler(tmp_path), "GET", "/v1/forecast/JFK").status == 404
 
 
-def test_a_disk_that_refuses_costs_the_log_and_not_the_event(shim: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_i11_a_disk_that_refuses_costs_the_log_and_not_the_event(
+    shim: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: bytes) -> list[int]:
         shim._shim.recorder.failure = "No space left on device"
         raise OSError(28, "No space left on device")
@@ -479,7 +481,7 @@ header_values = st.sampled_from(["application/json", "application/cloudevents+js
     headers=st.just(JSON) | st.dictionaries(header_names, header_values),
     body=bodies,
 )
-def test_no_request_whatever_raises_or_is_an_internal_error(
+def test_s01_no_request_whatever_raises_or_is_an_internal_error(
     shim: Handler, method: str, path: str, query: str, headers: dict[str, str], body: bytes
 ) -> None:
     response = shim.handle(Request(method, path, query, headers, body))

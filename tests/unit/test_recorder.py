@@ -65,7 +65,7 @@ WRITE = os.write
 
 
 @pytest.mark.parametrize("broken_write", [refuse, write_half])
-def test_a_full_disk_costs_only_the_record_it_refused(
+def test_i11_a_full_disk_costs_only_the_record_it_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_write: Callable[..., int]
 ) -> None:
     recorder = Recorder(tmp_path)
