@@ -243,7 +243,7 @@ def test_i12_a_write_in_doubt_is_repeated_in_a_fresh_segment_and_counts_once(
     assert written[0] == written[1]
 
 
-def test_asynchronously_a_refusing_disk_is_waited_for_until_no_more_can_be_held(
+def test_i18_asynchronously_a_refusing_disk_is_waited_for_until_no_more_can_be_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def act(desk: Desk) -> None:

@@ -1,7 +1,7 @@
 import json
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -530,3 +530,32 @@ def test_without_a_router_the_inference_protocol_says_that_none_is_there(shim: H
     assert post(shim, "/v2/models/orders/infer", body)[0] == 404
     assert post(shim, "/v2/models/orders/infer", b"{")[0] == 400
     assert post(shim, "/v2/models/orders/infer", body, {"content-type": "text/plain"})[0] == 415
+
+
+def test_s14_a_wall_clock_that_jumps_costs_no_decision_and_no_memory(shim: Handler) -> None:
+    clock = shim._shim.clock
+    assert isinstance(clock, ReplayClock)
+    told = {}
+    for number, jump in enumerate((timedelta(0), timedelta(days=-400), timedelta(days=4_000), timedelta(0))):
+        clock.at = AT + jump
+        told[number] = post(shim, "/v1/decisions", {"event": event(number)})[1]
+        assert told[number]["decided_at"] == (AT + jump).isoformat().replace("+00:00", "Z")
+    assert len({answer["decision_id"] for answer in told.values()}) == 4
+    for number, answer in told.items():
+        assert post(shim, "/v1/decisions", {"event": event(number)})[1] == answer | {"repeated": True}
+
+
+def test_s03_an_unknown_destination_is_answered_around_and_named_in_the_log(shim: Handler, tmp_path: Path) -> None:
+    asked = {"event": event(), "candidates": [{"destination": "a"}, {"destination": "nowhere"}]}
+    assert post(shim, "/v1/decisions", asked)[1]["destinations"] == ["a"]
+    assert records(tmp_path)[0].excluded == {"nowhere": "not a destination of the stream"}
+
+
+def test_s17_what_is_stale_is_served_and_said(shim: Handler) -> None:
+    releases = shim._shim.releases
+    assert isinstance(releases, FakeReleases)
+    releases.rejected = {"ledger": "cannot be read"}
+    assert post(shim, "/v1/decisions", {"event": event()})[0] == 200
+    status, told = read(ask(shim, "GET", "/health/ready"))
+    assert (status, told["status"]) == (200, "degraded")
+    assert "cannot be read" in told["problems"][0]

@@ -450,3 +450,18 @@ def test_a_not_modified_has_neither_body_nor_length() -> None:
     reply: Any = Replies().encode(Response(304, b"", (("etag", '"x"'),)))
     assert reply.endswith(b"\r\n\r\n")
     assert b"content-length" not in reply
+
+
+def test_s10_four_hundred_slow_heads_are_all_cut_and_a_probe_stays_green_meanwhile() -> None:
+    async def talk(wire: Wire) -> None:
+        crawlers = [await asyncio.open_connection("127.0.0.1", wire.port) for _ in range(400)]
+        for _, writer in crawlers:
+            writer.write(b"GET / HT")
+        while len(wire.connections) > 1:
+            wire.send(get("/health/live"))
+            assert (await wire.answer())[0] == 200
+            await asyncio.sleep(0.01)
+        for _, writer in crawlers:
+            writer.close()
+
+    exchange(talk)
