@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from features.config import Training
+from features.choices import Training
 from features.decision_log import DecisionLog
 from features.objective import Objective
 from features.vector import CategoryColumn, FeatureDefinitions

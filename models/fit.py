@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from features.config import Training
+from features.choices import Training
 from features.decision_log import DecisionLog, random_place
 from features.objective import Objective
 from features.vector import FeatureDefinitions

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from features.config import Training
+from features.choices import Training
 from features.objective import MS_PER_MINUTE, Objective
 from features.vector import CategoryColumn
 from models import boosting, durations, examples, partition
