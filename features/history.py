@@ -1,10 +1,12 @@
 """What the log says: rewards, rows to train on, single decisions and counts, from the warehouse or a snapshot alike."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -129,6 +131,17 @@ def decision(source: Source, decision_id: str) -> Decision | None:
     with source.transaction() as session:
         found = columns.decisions_in(session.query("decision", decision_id=decision_id))
     return found[0] if found else None
+
+
+def violations(source: Source) -> list[Decision]:
+    """Return the decisions that went where their rules forbid; ingest keeps them apart, and counts them nowhere else."""
+    with source.transaction() as session:
+        raw = session.query("violations")["raw"].to_pylist()
+    found = []
+    for record in raw:
+        with contextlib.suppress(msgspec.MsgspecError):  # a row that was no JSON says no more than its rule
+            found.append(msgspec.json.decode(record, type=Decision))
+    return found
 
 
 def outcomes(source: Source, decision_id: str) -> list[Outcome]:
