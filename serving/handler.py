@@ -110,7 +110,7 @@ class Handler:
         except Problem as problem:
             return self.refuse(problem)
         except Exception as error:  # one bad request must cost nobody else anything
-            _LOGGER.exception("%s %s", request.method, request.path)
+            _LOGGER.exception("%r %r", request.method, request.path)
             return self.refuse(Problem(500, f"internal error: {type(error).__name__}"))
 
     def preview(self, request: Request) -> Problem | None:

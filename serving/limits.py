@@ -19,6 +19,7 @@ class Limits:
     max_headers: int = 100
     max_connections: int = 4_096
     max_in_flight: int = 512
+    max_pipelined: int = 256  # of one connection
     max_bodies_bytes: int = 64 * 1024 * 1024
     max_unread_bytes: int = 1024 * 1024
     turn_requests: int = 32

@@ -73,7 +73,7 @@ class HttpProtocol(asyncio.Protocol):
             return  # read and thrown away, so that its sender hears why
         if self._state == "idle" and not self._last:
             data = self._take_known(data)
-        if data:
+        if data and self._state != "closing":
             self._parse(data)
         self._exchange.settle()
         self._throttle()
@@ -218,6 +218,9 @@ class HttpProtocol(asyncio.Protocol):
     # -- within
 
     def _submit(self, request: Request, problem: Problem | None) -> None:
+        if self._n_waiting >= self._limits.max_pipelined:
+            self._refuse(Problem(503, f"more than {self._limits.max_pipelined} requests of one connection wait"))
+            return
         self._n_waiting += 1
         self._exchange.submit(self, request, None if problem is None else self._exchange.handler.refuse(problem))
         self._wait(self._limits.keep_alive_seconds)
@@ -248,7 +251,7 @@ class HttpProtocol(asyncio.Protocol):
         A caller's heads differ in little more than the length of the body, and a head means what it meant.
         """
         known = self._replies.heads
-        while data:
+        while data and self._state == "idle":
             end = data.find(b"\r\n\r\n") + 4
             found = known.get(data[:end])
             if found is None or len(data) < end + found[1]:

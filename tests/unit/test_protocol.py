@@ -404,6 +404,24 @@ def test_s11_past_the_bound_on_requests_in_flight_others_are_told_to_come_back_a
     exchange(talk, limits)
 
 
+@pytest.mark.parametrize("n_times", [1, 2])
+def test_s11_one_connection_cannot_queue_without_end(n_times: int) -> None:
+    async def talk(wire: Wire) -> None:
+        other = await asyncio.open_connection("127.0.0.1", wire.port)
+        for _ in range(n_times - 1):  # so that the head is known
+            wire.send(get("/1"))
+            await wire.answer()
+        wire.send(get("/1") * 2_000)
+        told = [await wire.answer() for _ in range(9)]
+        assert [status for status, _, _ in told] == [200] * 8 + [503]
+        assert told[-1][1]["connection"] == "close"
+        assert await wire.is_cut()
+        other[1].close()
+
+    served = exchange(talk, Limits(max_pipelined=8, linger_seconds=0.1, look_seconds=0.02))
+    assert len(served.requests) == 8 + n_times - 1
+
+
 def test_s12_a_client_that_goes_away_in_the_middle_leaves_nothing_behind() -> None:
     async def talk(wire: Wire) -> None:
         for _ in range(50):
