@@ -1,0 +1,265 @@
+"""The one door to NATS: connections that come back by themselves, JetStream streams, and a stream's messages for code that does not await."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import nats
+from nats.aio.client import Client as Connection
+from nats.aio.msg import Msg as Message
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StreamConfig
+from nats.js.client import JetStreamContext
+from nats.js.errors import NotFoundError
+
+__all__ = ["Connection", "Message", "NatsError", "Subscription"]
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 5.0
+RETRY_SECONDS = 1.0  # in the mean between two attempts to connect
+ACK_WAIT_SECONDS = 60.0  # after which what was taken and not acknowledged is delivered again
+FETCH_SECONDS = 0.5
+_FETCH_BYTES = 64 * 1024 * 1024  # that one fetch may bring at the most
+_MAX_FETCH = 256
+_MAX_UNACKNOWLEDGED = 50_000
+_LOGGER = logging.getLogger("turnout.nats")
+
+
+class BrokerError(RuntimeError):
+    """A broker that does not answer, or not as it should: names it, without its password."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topic:
+    """A JetStream stream: under ``work`` a message stays until it is acknowledged, else until the stream is full.
+
+    A full stream of work refuses what is published: whoever publishes hears of it, and nothing accepted is lost.
+    """
+
+    name: str
+    subjects: tuple[str, ...]
+    work: bool = True
+    max_bytes: int = 1024 * 1024 * 1024
+
+
+EVENTS = Topic(name="TURNOUT_EVENTS", subjects=("turnout.events.>",))
+OUTCOMES = Topic(name="TURNOUT_OUTCOMES", subjects=("turnout.outcomes.>",))
+REFUSED = Topic(name="TURNOUT_REFUSED", subjects=("turnout.refused.>",), work=False)
+TOPICS = (EVENTS, OUTCOMES, REFUSED)
+
+
+def shown(url: str) -> str:
+    """Return an address without the credentials in it."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+async def connect(url: str, *, name: str, patience_seconds: float | None = None) -> Connection:
+    """Return a connection; once made it comes back by itself for as long as it takes, at an interval of its own.
+
+    Without ``patience_seconds`` the first attempt is repeated just so.
+
+    Raises
+    ------
+    BrokerError
+        If there is no connection after ``patience_seconds``.
+    """
+    told: list[str] = []
+
+    async def complain(error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        if told[-1:] != [text]:  # once, not at every attempt
+            told[:] = [text]
+            _LOGGER.warning("%s: %s", shown(url), text)
+
+    async def rejoice() -> None:
+        told.clear()
+        _LOGGER.warning("%s: connected again", shown(url))
+
+    connecting = nats.connect(
+        url,
+        name=name,
+        error_cb=complain,
+        reconnected_cb=rejoice,
+        connect_timeout=CONNECT_SECONDS,
+        reconnect_time_wait=RETRY_SECONDS * random.uniform(0.5, 1.5),  # noqa: S311 - many shims must not come back in step, which is no secret
+        max_reconnect_attempts=-1,
+    )
+    try:
+        return await asyncio.wait_for(connecting, patience_seconds)
+    except (TimeoutError, NatsError, OSError) as error:
+        why = told[-1] if told else str(error) or "no answer"
+        raise BrokerError(f"{shown(url)} cannot be reached: {why}") from None
+
+
+async def ensure(connection: Connection, topics: Sequence[Topic] = TOPICS) -> None:
+    """Make the streams that are not there; one that is there stays as its owner made it."""
+    streams = connection.jetstream()
+    for topic in topics:
+        try:
+            await streams.stream_info(topic.name)
+        except NotFoundError:
+            await streams.add_stream(
+                StreamConfig(
+                    name=topic.name,
+                    subjects=list(topic.subjects),
+                    retention=RetentionPolicy.WORK_QUEUE if topic.work else RetentionPolicy.LIMITS,
+                    discard=DiscardPolicy.NEW if topic.work else DiscardPolicy.OLD,
+                    max_bytes=topic.max_bytes,
+                )
+            )
+
+
+async def publish(connection: Connection, subject: str, payload: bytes, *, key: str = "") -> int:
+    """Publish into a stream and return the number the message got there; ``key`` makes a repetition within two minutes none.
+
+    Raises
+    ------
+    NatsError
+        If the stream did not take it: it may be full, or away.
+    """
+    headers = {"Nats-Msg-Id": key} if key else None
+    return (await connection.jetstream().publish(subject, payload, headers=headers)).seq
+
+
+class Pull:
+    """What one durable consumer takes from a stream; several processes of one ``durable`` share the messages."""
+
+    def __init__(self, subscription: JetStreamContext.PullSubscription) -> None:
+        """Take from ``subscription``, which `open` makes."""
+        self._subscription = subscription
+
+    @classmethod
+    async def open(
+        cls, connection: Connection, stream: str, *, durable: str, ack_wait_seconds: float = ACK_WAIT_SECONDS
+    ) -> Self:
+        """Return the consumer ``durable`` of ``stream``; it is made if it is not there."""
+        config = ConsumerConfig(ack_wait=ack_wait_seconds, max_ack_pending=_MAX_UNACKNOWLEDGED)
+        streams = connection.jetstream()
+        return cls(await streams.pull_subscribe("", durable=durable, stream=stream, config=config))
+
+    async def n_waiting(self) -> int:
+        """Return how many messages were not delivered yet, or delivered and not acknowledged."""
+        info = await self._subscription.consumer_info()
+        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+    async def fetch(self, n_messages: int, *, seconds: float = FETCH_SECONDS) -> list[Message]:
+        """Return up to ``n_messages``, as soon as there is one; none if none came in time.
+
+        Raises
+        ------
+        NatsError
+            If the broker is away, so that "none" cannot be told from "not heard".
+        """
+        try:
+            return await self._subscription.fetch(n_messages, timeout=seconds)
+        except TimeoutError:
+            await self._subscription.consumer_info()
+            return []
+
+
+class Queue:
+    """A stream's messages for code that does not await; one thread uses it, within its context."""
+
+    def __init__(self, url: str, stream: str, *, durable: str, patience_seconds: float = 10.0) -> None:
+        """Prepare; nothing is connected before the context is entered."""
+        self._url, self._stream, self._durable = url, stream, durable
+        self._patience_seconds = patience_seconds
+        self._runner = asyncio.Runner()
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Self:
+        """Connect.
+
+        Raises
+        ------
+        BrokerError
+            If the broker cannot be reached, or has no such stream.
+        """
+        try:
+            self._run(self._open())
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Disconnect; what was not acknowledged will be delivered again."""
+        if self._connection is not None:
+            self._runner.run(self._connection.close())
+        self._runner.close()
+
+    def n_waiting(self) -> int:
+        """Return how many messages wait, those included that somebody took and did not acknowledge."""
+        return self._run(self._pull.n_waiting())
+
+    def take(self, max_messages: int, max_bytes: int) -> list[Message]:
+        """Return what waits, bounded; none if nothing does.
+
+        Raises
+        ------
+        BrokerError
+            If the broker went away.
+        """
+        return self._run(self._take(max_messages, max_bytes))
+
+    def acknowledge(self, messages: Sequence[Message]) -> None:
+        """Say that ``messages`` are done with for good, and wait until the broker has heard.
+
+        Raises
+        ------
+        BrokerError
+            If it went away: some of them will be delivered again.
+        """
+        self._run(self._each(messages, lambda message: message.ack()))
+
+    def give_back(self, messages: Sequence[Message]) -> None:
+        """Let ``messages`` be delivered again at once. Raises as `acknowledge` does; they come in any case, if later."""
+        self._run(self._each(messages, lambda message: message.nak()))
+
+    async def _open(self) -> None:
+        self._connection = await connect(self._url, name=self._durable, patience_seconds=self._patience_seconds)
+        self._pull = await Pull.open(self._connection, self._stream, durable=self._durable)
+
+    async def _take(self, max_messages: int, max_bytes: int) -> list[Message]:
+        taken: list[Message] = []
+        n_bytes = 0
+        largest = self._connection.max_payload if self._connection else 1
+        while len(taken) < max_messages and n_bytes < max_bytes:
+            n_wanted = min(_MAX_FETCH, max_messages - len(taken), max(2, _FETCH_BYTES // largest))
+            fetched = await self._pull.fetch(n_wanted, seconds=FETCH_SECONDS)
+            taken += fetched
+            n_bytes += sum(len(message.data) for message in fetched)
+            if len(fetched) < n_wanted:
+                break
+        return taken
+
+    async def _each(self, messages: Sequence[Message], tell: Callable[[Message], Awaitable[None]]) -> None:
+        for message in messages:
+            await tell(message)
+        if self._connection is not None:
+            await self._connection.flush(timeout=10)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return self._runner.run(work)
+        except NotFoundError:
+            raise BrokerError(f"{shown(self._url)} has no stream {self._stream!r}") from None
+        except (NatsError, TimeoutError, OSError) as error:
+            raise BrokerError(f"{shown(self._url)}: {type(error).__name__}: {error}") from None
+
+
+def sequence(message: Message) -> int:
+    """Return the number of ``message`` in its stream."""
+    return message.metadata.sequence.stream
+
+
+def n_delivered(message: Message) -> int:
+    """Return how often ``message`` was delivered, this time included."""
+    return message.metadata.num_delivered or 1
