@@ -225,6 +225,7 @@ class Queue:
 
     async def _open(self) -> None:
         self._connection = await connect(self._url, name=self._durable, patience_seconds=self._patience_seconds)
+        await ensure(self._connection, [topic for topic in TOPICS if topic.name == self._stream])
         self._pull = await Pull.open(self._connection, self._stream, durable=self._durable)
 
     async def _take(self, max_messages: int, max_bytes: int) -> list[Message]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from features.home import Home
 
+OUTCOME_STREAM = "TURNOUT_OUTCOMES"  # as features.jetstream names it, which only those import who have a broker
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Home):
@@ -15,6 +17,13 @@ class Settings(Home):
     tracking_uri: str
     shim_urls: tuple[str, ...]
     token: str | None = None
+    nats_url: str | None = None
+
+    @property
+    def outcome_sources(self) -> tuple[str, ...]:
+        """What ingest reads if it is told nothing: the shims' spool, and the stream of outcomes where there is a broker."""
+        streams = (f"{self.nats_url.rstrip('/')}/{OUTCOME_STREAM}",) if self.nats_url else ()
+        return (str(self.spool_path), *streams)
 
     @property
     def warehouse_path(self) -> Path:
@@ -38,7 +47,7 @@ class Settings(Home):
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings of this process: ``TURNOUT_HOME``, ``TURNOUT_CONFIG``, ``TURNOUT_SHIMS``, ``TURNOUT_TOKEN``, ``MLFLOW_TRACKING_URI``."""
+    """Return the settings of this process: ``TURNOUT_HOME``, ``TURNOUT_CONFIG``, ``TURNOUT_SHIMS``, ``TURNOUT_TOKEN``, ``TURNOUT_NATS_URL``, ``MLFLOW_TRACKING_URI``."""
     home = Path(environment.get("TURNOUT_HOME", ".turnout")).absolute()
     return Settings(
         home=home,
@@ -46,4 +55,5 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         tracking_uri=environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"),
         shim_urls=tuple(filter(None, environment.get("TURNOUT_SHIMS", "http://127.0.0.1:8100").split(","))),
         token=environment.get("TURNOUT_TOKEN"),
+        nats_url=environment.get("TURNOUT_NATS_URL") or None,
     )
