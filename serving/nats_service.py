@@ -16,7 +16,8 @@ from serving.problems import Problem
 QUEUE_GROUP = "turnout"
 DECIDE = "turnout.decide"
 REPORT = "turnout.outcomes"
-_PATHS: Mapping[str, str] = {DECIDE: "/v1/decisions", REPORT: "/v1/outcomes"}
+ADOPT = "turnout.fallbacks"
+_PATHS: Mapping[str, str] = {DECIDE: "/v1/decisions", REPORT: "/v1/outcomes", ADOPT: "/v1/fallbacks"}
 _MAX_PENDING = 4_096  # messages held for one subject; beyond, the client drops them, and who asked hears nothing
 _JSON = {"content-type": "application/json"}
 _FIRST_ERROR = 400
@@ -46,9 +47,9 @@ class _Asker:
 
 
 class NatsService:
-    """Answers ``turnout.decide`` and ``turnout.outcomes``; whoever is in the queue group may get the next message.
+    """Answers ``turnout.decide``, ``turnout.outcomes`` and ``turnout.fallbacks``; whoever is in the queue group may get the next message.
 
-    A body is that of ``POST /v1/decisions`` or ``/v1/outcomes``, headers (content type, ``authorization``, CloudEvents'
+    A body is that of ``POST /v1/decisions``, ``/v1/outcomes`` or ``/v1/fallbacks``, headers (content type, ``authorization``, CloudEvents'
     ``ce-``, ``turnout-time``) mean what they mean there. An answer that is an error carries ``Nats-Service-Error-Code``
     and is a problem document.
     """
