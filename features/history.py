@@ -129,6 +129,12 @@ def decision(source: Source, decision_id: str) -> Decision | None:
     return found[0] if found else None
 
 
+def event_decisions(source: Source, event_id: str, *, event_source: str | None = None) -> list[Decision]:
+    """Return the decisions made about an event, oldest first; an id is unique within its source alone."""
+    with source.transaction() as session:
+        return columns.decisions_in(session.query("event_decisions", event_id=event_id, event_source=event_source))
+
+
 def outcomes(source: Source, decision_id: str) -> list[Outcome]:
     """Return the outcomes reported for a decision, by attempt."""
     with source.transaction() as session:

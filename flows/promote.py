@@ -5,7 +5,7 @@ one generation of the ledger, so a step that was killed half way is simply taken
 """
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from flows.publishing import publish
 from flows.wiring import Wiring, wire
 from models import evidence
 from models.card import read_card
-from models.registered import Downloaded, Version
+from models.registered import DIGEST_TAG, REFUSED_TAG, Downloaded, Version, unverified
 from models.releases import bundle, transitions
 from models.releases.bundle import BundleError
+from models.releases.entry import Entry
 from validation import canary, canary_gate, canary_table, trust
 from validation.canary import Verdict
 from validation.canary_gate import CanaryGate
@@ -30,9 +31,6 @@ from validation.canary_log import CanaryLog
 from validation.trust import STATIC, Approval, Facts
 
 ROUTER = "router"
-
-
-REFUSED_TAG = "turnout.refused"
 
 
 class LadderError(ValueError):
@@ -49,11 +47,22 @@ class Look:
 
 
 def pending_versions(wired: Wiring, model: str, stream: str) -> list[Version]:
-    """Return the approved versions of ``model`` for ``stream`` that were neither released nor refused, newest first."""
-    seen = {recorded.entry.evidence.get("version") for recorded in wired.ledger.entries()}
+    """Return the approved versions of ``model`` for ``stream`` that were neither released nor refused, newest first.
+
+    A release uses up every approval of the same bytes that was there: pressed twice is approved once.
+    """
+    released = [recorded.entry.evidence for recorded in wired.ledger.entries()]
+    seen = {said.get("version") for said in released}
+    used_up = {said["digest"]: said["approved_at"] for said in released if "approved_at" in said}
     versions = reversed(wired.registry.versions(model))
     mine = (version for version in versions if Approval.from_tags(version.tags).stream == stream)
-    return [version for version in mine if identity(version) not in seen and REFUSED_TAG not in version.tags]
+    return [
+        version
+        for version in mine
+        if identity(version) not in seen
+        and REFUSED_TAG not in version.tags
+        and version.created_at.isoformat() > used_up.get(version.tags.get(DIGEST_TAG, ""), "")
+    ]
 
 
 def identity(version: Version) -> str:
@@ -66,7 +75,7 @@ def admit(wired: Wiring, version: Version, *, dry_run: bool) -> dict[str, Any]:
 
     A router begins as a canary; any other model is released at once.
     """
-    approval = read_approval(version)
+    approval = read_approval(version, vouched=version.name in wired.vouched)
     downloaded = wired.registry.download(version, wired.workspace(f"approved-{version.name}-{version.number}"))
     reasons = trust.refusals(approval, _facts(wired, approval, downloaded))
     reasons += pinning.misfits(wired, approval, downloaded.bundle)
@@ -79,16 +88,24 @@ def admit(wired: Wiring, version: Version, *, dry_run: bool) -> dict[str, Any]:
     if dry_run:
         return {"state": "would_refuse" if reasons else "would_admit", **report}
     if reasons:
-        wired.registry.annotate(version, {REFUSED_TAG: "; ".join(reasons)})
+        wired.registry.refuse(version, reasons, at=wired.now)
         return {"state": "refused", **report}
     wired.store.put(downloaded.bundle, digest=approval.digest)
     return {"state": "admitted", "generation": _release(wired, version, approval), **report}
 
 
-def read_approval(version: Version) -> Approval:
-    """Return what an approved version says; a copy that names no approver was made in MLflow's pages, by somebody."""
-    made_there = {trust.PREFIX + "approver": trust.ANONYMOUS} if version.candidate else {}
-    return Approval.from_tags({**made_there, **version.tags})
+def read_approval(version: Version, *, vouched: bool) -> Approval:
+    """Return what an approved version says of itself.
+
+    Who approved it is believed where the registry is ``vouched`` for; elsewhere a name is what the client wrote, and a
+    copy that names nobody was made in MLflow's pages, by somebody.
+    """
+    said = Approval.from_tags(version.tags)
+    if vouched:
+        return said
+    if said.approver:
+        return replace(said, approver=unverified(said.approver), registered_by="")
+    return replace(said, approver=trust.ANONYMOUS if version.candidate else "", registered_by="")
 
 
 def look(wired: Wiring, stream: str) -> Look:
@@ -130,6 +147,9 @@ def act(wired: Wiring, stream: str, seen: Look, *, dry_run: bool) -> dict[str, A
     rung = shares.index(live.canary_share)
     following = canary.next_rung(verdict, seen.log, seen.gate, rung)
     report = {"stream": stream, "canary": live.canary, **asdict(verdict), "share": live.canary_share}
+    held = wired.ledger.history().paused.get(stream)
+    if held is not None and (verdict.state == "promote" or following != rung):
+        return {**report, "state": "paused", "generation": wired.generation, "paused": said_by(held)}
     if dry_run or (verdict.state in ("inconclusive", "no_data") and following == rung):
         return {**report, "generation": wired.generation}
     said = {"verdict": verdict.state, "e_value": f"{verdict.e_value:.6g}", "n_decisions": str(verdict.n_decisions)}
@@ -141,6 +161,11 @@ def act(wired: Wiring, stream: str, seen: Look, *, dry_run: bool) -> dict[str, A
     share = shares[following]
     generation = wired.append(transitions.advance_canary, share=share, **why)
     return {**report, "state": "advanced", "share": share, "generation": generation}
+
+
+def said_by(entry: Entry) -> str:
+    """Return who made an entry and why, in words."""
+    return f"{entry.actor}: {entry.reason}"
 
 
 def mirror_aliases(wired: Wiring, stream: str) -> None:
@@ -155,15 +180,17 @@ def mirror_aliases(wired: Wiring, stream: str) -> None:
 def _facts(wired: Wiring, approval: Approval, downloaded: Downloaded) -> Facts:
     gate = wired.configuration.streams[approval.stream].gate if approval.stream else Gate()
     live = wired.live(approval.stream).champion if approval.stream else wired.released(approval.kind)
-    head = wired.ledger.head()
+    past = wired.ledger.history()
+    rejection = past.rejected.get(approval.digest)
     return Facts(
         digest=_digest(downloaded.bundle),
         evidence=_sha256(downloaded.evidence / evidence.REPORT_FILE),
         baseline=live or STATIC,
-        revoked=head.entry.revoked if head else (),
+        revoked=past.revoked,
         max_age=timedelta(hours=gate.evidence_max_age_hours),
         two_person=gate.two_person,
         now=wired.now,
+        rejected=f"it was rejected by {said_by(rejection)}" if rejection else "",
     )
 
 
@@ -182,7 +209,13 @@ def _sha256(path: Path) -> str:
 
 
 def _release(wired: Wiring, version: Version, approval: Approval) -> int:
-    said = {"version": identity(version), "report": approval.evidence, "approver": approval.approver}
+    said = {
+        "version": identity(version),
+        "digest": approval.digest,
+        "approved_at": version.created_at.isoformat(),
+        "report": approval.evidence,
+        "approver": approval.approver,
+    }
     why: dict[str, Any] = {"reason": f"approved by {approval.approver}", "evidence": said}
     if approval.kind != ROUTER:
         return wired.append(transitions.release_model, name=approval.kind, digest=approval.digest, **why)
@@ -210,14 +243,20 @@ _mirror = task(retries=3, retry_delay_seconds=10, cache_policy=NO_CACHE)(mirror_
 
 
 @flow(name="promote")
-def promote(stream: str, as_of: str | None = None, *, dry_run: bool = False) -> dict[str, Any]:
+def promote(
+    stream: str, as_of: str | None = None, *, dry_run: bool = False, actor: str | None = None, reason: str | None = None
+) -> dict[str, Any]:
     """Take one step for the router of ``stream``: look at its live canary, or admit the newest approval.
 
-    Returns a report: ``state`` is ``idle``, ``admitted``, ``refused``, ``advanced`` or the verdict, with reasons and numbers.
+    ``actor`` and ``reason`` are who asks for the step and why, for the ledger, beside what the step itself says.
+    Returns a report: ``state`` is ``idle``, ``admitted``, ``refused``, ``advanced``, ``paused`` or the verdict, with reasons
+    and numbers.
     """
-    wired = wire(as_of)
+    wired = wire(as_of, actor=actor, remark=reason)
     if wired.live(stream).canary is not None:
         report = _act(wired, stream, _look(wired, stream), dry_run=dry_run)
+    elif (held := wired.ledger.history().paused.get(stream)) is not None:
+        report = {"state": "paused", "stream": stream, "paused": said_by(held)}
     elif versions := _pending(wired, ROUTER, stream):
         report = _admit(wired, versions[0], dry_run=dry_run)
     else:

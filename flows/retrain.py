@@ -15,7 +15,7 @@ from features.training_log import TrainingLog
 from features.warehouse import Source
 from flows import pinning
 from flows.publishing import publish
-from flows.wiring import Wiring, actor, wire
+from flows.wiring import Wiring, wire
 from models import comparison, evidence, fit, pricing, router, tariff
 from models.comparison import AS_LOGGED, Champion, Comparison, OfflineVerdict
 from models.evidence import Circumstances
@@ -162,7 +162,7 @@ def register_candidate(
         evidence_at=circumstances.created_at,
         baseline=champion or STATIC,
         verdict=verdict.state,
-        author=unverified(actor()),
+        author=unverified(wired.actor),
         approver="",
     )
     return wired.registry.log_candidate(

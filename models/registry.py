@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -148,6 +148,13 @@ class Registry:
         with self._asking(f"tag version {version.number} of {version.name}"):
             for name, value in tags.items():
                 self._client.set_model_version_tag(version.name, str(version.number), name, value)
+
+    def refuse(self, version: Version, reasons: Sequence[str], *, at: datetime) -> None:
+        """Say on an approved ``version`` that it was not released, when and why: in its tag, and first in its description."""
+        self.annotate(version, {registered.REFUSED_TAG: registered.clip("; ".join(reasons))})
+        told = registered.describe_refusal(reasons, at, version.description)
+        with self._asking(f"describe version {version.number} of {version.name}"):
+            self._client.update_model_version(version.name, str(version.number), told)
 
     def set_alias(self, version: Version, alias: str) -> None:
         """Let ``alias`` name ``version``: a mirror for people, whoever wrote last."""
