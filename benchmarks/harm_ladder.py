@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.canaries import Cell, Played, freeze
-from features.config import Gate, Rung
+from features.choices import Gate, Rung
 from features.objective import Objective
 from validation import canary, canary_gate
 from validation.canary_log import CanaryLog

@@ -14,7 +14,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from features import history
-from features.config import Gate
+from features.choices import Gate
 from flows import pinning
 from flows.publishing import publish
 from flows.wiring import Wiring, wire

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.config import Gate, Rung
+from features.choices import Gate, Rung
 from features.objective import Objective
 
 Floats = NDArray[np.float64]

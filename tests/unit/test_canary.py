@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from features.config import Gate, Rung
+from features.choices import Gate, Rung
 from features.objective import Objective
 from models import evaluation
 from models.logged import LoggedDecisions
