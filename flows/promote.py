@@ -148,7 +148,7 @@ def act(wired: Wiring, stream: str, seen: Look, *, dry_run: bool) -> dict[str, A
     following = canary.next_rung(verdict, seen.log, seen.gate, rung)
     report = {"stream": stream, "canary": live.canary, **asdict(verdict), "share": live.canary_share}
     held = wired.ledger.history().paused.get(stream)
-    if held is not None and (verdict.state == "promote" or following != rung):
+    if held is not None and verdict.state != "rollback" and (verdict.state == "promote" or following != rung):
         return {**report, "state": "paused", "generation": wired.generation, "paused": said_by(held)}
     if dry_run or (verdict.state in ("inconclusive", "no_data") and following == rung):
         return {**report, "generation": wired.generation}
@@ -175,6 +175,8 @@ def mirror_aliases(wired: Wiring, stream: str) -> None:
         versions = (v for v in wired.registry.versions(ROUTER) if Approval.from_tags(v.tags).digest == digest)
         if digest is not None and (version := next(versions, None)) is not None:
             wired.registry.set_alias(version, f"{alias}-{stream}")
+        else:
+            wired.registry.drop_alias(ROUTER, f"{alias}-{stream}")  # what nobody released is nobody's alias
 
 
 def _facts(wired: Wiring, approval: Approval, downloaded: Downloaded) -> Facts:

@@ -161,6 +161,11 @@ class Registry:
         with self._asking(f"set the alias {alias} of {version.name}"):
             self._client.set_registered_model_alias(version.name, alias, str(version.number))
 
+    def drop_alias(self, model_name: str, alias: str) -> None:
+        """Let ``alias`` name no version of a model, whoever set it; of an unknown model there is none."""
+        with self._asking(f"drop the alias {alias} of {model_name}"), _unless_code("RESOURCE_DOES_NOT_EXIST"):
+            self._client.delete_registered_model_alias(model_name, alias)
+
     def download(self, version: Version, folder: Path) -> Downloaded:
         """Copy bundle and evidence of a version into ``folder``, in place of what an earlier download left there."""
         wanted = Downloaded(bundle=folder / BUNDLE_FOLDER, evidence=folder / EVIDENCE_FOLDER)
@@ -270,10 +275,17 @@ def _mlflow() -> ModuleType:
 @contextlib.contextmanager
 def _unless_there() -> Iterator[None]:
     """Let pass that another made the same thing first."""
+    with _unless_code("RESOURCE_ALREADY_EXISTS"):
+        yield
+
+
+@contextlib.contextmanager
+def _unless_code(code: str) -> Iterator[None]:
+    """Let pass the one error of MLflow that this ``code`` names."""
     try:
         yield
     except _mlflow().exceptions.MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        if error.error_code != code:
             raise
 
 

@@ -72,11 +72,13 @@ def learned(settle: Settle, tmp_path_factory: pytest.TempPathFactory) -> Learned
     source = wired.snapshot()
     rows = retrain.read_rows(wired, "orders", source)
     quality = retrain.validate_rows(wired, "orders", rows)
-    fitted = retrain.fit_candidate(wired, "orders", retrain.read_log(wired, "orders", source, rows))
+    log = retrain.read_log(wired, "orders", source, rows)
+    fitted = retrain.fit_candidate(wired, "orders", log)
     compared = retrain.compare_candidate(wired, "orders", fitted)
     verdict = gate.judge(compared, wired.configuration.streams["orders"].gate)
     assert verdict.state == "passed", verdict.reasons
-    return Learned(parts=(fitted, compared, verdict, quality))
+    found = retrain.examine_candidate(wired, "orders", log, fitted)
+    return Learned(parts=(fitted, compared, verdict, quality, found))
 
 
 @contextmanager
