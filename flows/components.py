@@ -52,6 +52,7 @@ def lone_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{prefect_home / 'prefect.db'}",
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_HOME": str(prefect_home),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 are too few where cores are busy
         "TURNOUT_CONFIG": str(settings.config_path),
         "TURNOUT_HOME": str(settings.home),
         "TURNOUT_MLFLOW_AUTH": "true" if settings.mlflow_auth else "false",

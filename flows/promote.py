@@ -6,7 +6,7 @@ one generation of the ledger, so a step that was killed half way is simply taken
 
 import hashlib
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from flows.publishing import publish
 from flows.wiring import Wiring, wire
 from models import evidence
 from models.card import read_card
-from models.registered import DIGEST_TAG, REFUSED_TAG, Downloaded, Version, unverified
+from models.registered import DIGEST_TAG, REFUSED_TAG, Downloaded, RegistryForbiddenError, Version, unverified
 from models.releases import bundle, transitions
 from models.releases.bundle import BundleError
 from models.releases.entry import Entry
@@ -31,6 +31,7 @@ from validation.canary_log import CanaryLog
 from validation.trust import STATIC, Approval, Facts
 
 ROUTER = "router"
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class LadderError(ValueError):
@@ -53,7 +54,9 @@ def pending_versions(wired: Wiring, model: str, stream: str) -> list[Version]:
     """
     released = [recorded.entry.evidence for recorded in wired.ledger.entries()]
     seen = {said.get("version") for said in released}
-    used_up = {said["digest"]: said["approved_at"] for said in released if "approved_at" in said}
+    used_up = {
+        said["digest"]: datetime.fromisoformat(said["approved_at"]) for said in released if "approved_at" in said
+    }
     versions = reversed(wired.registry.versions(model))
     mine = (version for version in versions if Approval.from_tags(version.tags).stream == stream)
     return [
@@ -61,7 +64,7 @@ def pending_versions(wired: Wiring, model: str, stream: str) -> list[Version]:
         for version in mine
         if identity(version) not in seen
         and REFUSED_TAG not in version.tags
-        and version.created_at.isoformat() > used_up.get(version.tags.get(DIGEST_TAG, ""), "")
+        and version.created_at > used_up.get(version.tags.get(DIGEST_TAG, ""), _LONG_AGO)
     ]
 
 
@@ -168,15 +171,28 @@ def said_by(entry: Entry) -> str:
     return f"{entry.actor}: {entry.reason}"
 
 
-def mirror_aliases(wired: Wiring, stream: str) -> None:
-    """Let MLflow's aliases say what the ledger says: ``champion-STREAM`` and ``challenger-STREAM``. Nothing reads them back."""
-    live = wired.live(stream)
-    for alias, digest in (("champion", live.champion), ("challenger", live.canary)):
+def mirror_aliases(wired: Wiring, stream: str) -> tuple[str, ...]:
+    """Let MLflow's aliases say what the ledger says: ``champion-STREAM`` and ``challenger-STREAM``. Nothing reads them back.
+
+    Returns an alert for each alias that somebody set by hand where the ledger releases nothing; it is taken back, where
+    the promoter may.
+    """
+    live, alerts = wired.live(stream), []
+    for role, digest in (("champion", live.champion), ("challenger", live.canary)):
         versions = (v for v in wired.registry.versions(ROUTER) if Approval.from_tags(v.tags).digest == digest)
         if digest is not None and (version := next(versions, None)) is not None:
-            wired.registry.set_alias(version, f"{alias}-{stream}")
-        else:
-            wired.registry.drop_alias(ROUTER, f"{alias}-{stream}")  # what nobody released is nobody's alias
+            wired.registry.set_alias(version, f"{role}-{stream}")
+        elif digest is None and (number := wired.registry.aliases(ROUTER).get(f"{role}-{stream}")) is not None:
+            alerts.append(f"the alias {role}-{stream} names {ROUTER}/{number}: {_take_back(wired, f'{role}-{stream}')}")
+    return tuple(alerts)
+
+
+def _take_back(wired: Wiring, alias: str) -> str:
+    try:
+        wired.registry.drop_alias(ROUTER, alias)
+    except RegistryForbiddenError:  # MLflow asks for more than an editor's right
+        return "the ledger releases none, and only an administrator can take it back"
+    return "the ledger releases none, and it was taken back"
 
 
 def _facts(wired: Wiring, approval: Approval, downloaded: Downloaded) -> Facts:
@@ -264,7 +280,8 @@ def promote(
     else:
         return publish("promote", {"state": "idle", "stream": stream})
     if not dry_run:
-        _mirror(wired, stream)
+        alerts = _mirror(wired, stream)
+        report |= {"alerts": alerts} if alerts else {}
     return publish("promote", report)
 
 

@@ -95,7 +95,7 @@ def tags(comparison: Comparison, found: Findings) -> dict[str, str]:
     if reward is not None and not isinstance(reward, Refusal):
         told["turnout.gain"] = f"{reward.value:+.4g} [{reward.low:+.4g}, {reward.high:+.4g}]"
     beyond = [shift["destination"] for shift in found.load_shift if shift["verdict"] == "beyond"]
-    if found.load_shift:
+    if any(shift["verdict"] != "unknown" for shift in found.load_shift):
         told["turnout.beyond_capacity"] = ", ".join(beyond) or "none"
     if found.drift:
         told["turnout.drift"] = str(found.drift["state"])
@@ -115,7 +115,7 @@ def summary(
         "|---|---|---|---|---|",
         *(f"| {' | '.join(cells)} |" for cells in _rows(comparison)),
         "",
-        f"{sample}, {comparison.since} to {comparison.until}; choices differ on {comparison.disagreement_rate:.1%}.",
+        f"{sample}, {_minute(comparison.since)} to {_minute(comparison.until)} UTC; choices differ on {comparison.disagreement_rate:.1%}.",
         "",
         *(f"- {reason}" for reason in verdict.reasons),
         *(f"- {line}" for line in _use_lines(comparison)),
@@ -124,13 +124,17 @@ def summary(
     return "\n".join(lines)
 
 
+def _minute(instant: np.datetime64) -> str:
+    return str(instant.astype("datetime64[m]")).replace("T", " ")
+
+
 def _found_lines(found: Findings) -> list[str]:
     """Say where it loses, what the whole load would do, and whether the world moved, each in a few lines."""
     lines: list[str] = []
     if found.slices:
         lines += [
             "",
-            f"**Where it loses**, of {len(found.slices)} slices ({found.harmed} with the whole interval below 0):",
+            f"**Where it loses**, of {len(found.slices)} slice{'' if len(found.slices) == 1 else 's'} ({found.harmed} with the whole interval below 0):",
             "",
         ]
         lines += [f"- {_slice(worst)}" for worst in found.regressions[:3]] or ["- nowhere"]

@@ -161,6 +161,13 @@ class Registry:
         with self._asking(f"set the alias {alias} of {version.name}"):
             self._client.set_registered_model_alias(version.name, alias, str(version.number))
 
+    def aliases(self, model_name: str) -> dict[str, int]:
+        """Return which version of a model each alias names; of an unknown model, none."""
+        with self._asking(f"list the aliases of {model_name}"), _unless_code("RESOURCE_DOES_NOT_EXIST"):
+            found = self._client.get_registered_model(model_name)
+            return {alias: int(number) for alias, number in found.aliases.items()}
+        return {}
+
     def drop_alias(self, model_name: str, alias: str) -> None:
         """Let ``alias`` name no version of a model, whoever set it; of an unknown model there is none."""
         with self._asking(f"drop the alias {alias} of {model_name}"), _unless_code("RESOURCE_DOES_NOT_EXIST"):

@@ -40,6 +40,10 @@ def guard(store: Any, *, user: Callable[[], str], is_admin: Callable[[str], bool
         name: str, source: str, run_id: str | None = None, tags: Iterable[Any] | None = None, *rest: Any, **more: Any
     ) -> Any:
         given = {tag.key: tag.value for tag in tags or ()}
+        if (
+            name in APPROVED_MODELS and "description" in more
+        ):  # the page copies tags, and forgets what the reviewer read
+            more["description"] = more["description"] or _description(store, source)
         said = _or_refuse(_stamp, store, name, source, given, user)
         return create_version(name, source, run_id, [_tag(*pair) for pair in said.items()], *rest, **more)
 
@@ -81,6 +85,11 @@ def _stamp(store: Any, name: str, source: str, tags: dict[str, str], user: Calla
     model, number = copied_from(source) or (None, 0)
     candidate = {} if model is None else dict(store.get_model_version(model, number).tags)
     return stamping.stamp_approval(name, tags, copied_from=model, candidate_tags=candidate, user=user())
+
+
+def _description(store: Any, source: str) -> str:
+    model, number = copied_from(source) or (None, 0)
+    return "" if model is None else store.get_model_version(model, number).description or ""
 
 
 def _or_refuse(rule: Callable[..., Any], *arguments: Any, **more: Any) -> Any:

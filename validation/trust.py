@@ -72,7 +72,7 @@ def refusals(approval: Approval, facts: Facts) -> tuple[str, ...]:
         facts.rejected: bool(facts.rejected),
         f"{approval.approver} is its author, and this stream wants two people": (
             facts.two_person
-            and _person(approval.approver) in (_person(approval.author), _person(approval.registered_by))
+            and _person(approval.approver) in map(_person, filter(None, (approval.author, approval.registered_by)))
         ),
         "this stream wants two people, and nobody can tell who approved it": (
             facts.two_person and approval.approver == ANONYMOUS

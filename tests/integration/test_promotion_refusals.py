@@ -2,10 +2,14 @@
 
 import json
 import shutil
+import socket
 import sqlite3
+import struct
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +20,7 @@ import yaml
 from mlflow import MlflowClient
 
 from features.clock import ReplayClock
-from flows import promote
+from flows import promote, publishing, retrain
 from flows import settings as environment
 from flows.settings import Settings
 from flows.wiring import Wiring
@@ -202,6 +206,62 @@ def test_r01_with_mlflow_down_nothing_is_lost_and_the_same_bytes_register_later(
     assert learned.register(wired).number == 1  # it was there already, of the same digest
 
 
+@contextmanager
+def silent_server(*, resets: bool) -> Iterator[str]:
+    """A server that takes connections and says nothing, or cuts them."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        held: list[socket.socket] = []
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    if resets:
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        connection.close()
+                    else:
+                        held.append(connection)
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for connection in held:
+            connection.close()
+
+
+@pytest.mark.parametrize("behaviour", ["hanging", "resetting"])
+def test_r02_a_registry_that_hangs_or_cuts_is_given_up_and_asked_again_later(
+    monkeypatch: pytest.MonkeyPatch, behaviour: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    with silent_server(resets=behaviour == "resetting") as address:
+        registry = Registry(address)
+        for _ in range(2):  # it is no worse for having failed once
+            with pytest.raises(RegistryUnavailableError, match="would not list the versions of router"):
+                registry.versions("router")
+
+
+def test_r02_the_flows_ask_the_registry_more_than_once_and_never_train_or_judge_twice() -> None:
+    assert (promote._pending.retries, promote._mirror.retries, retrain._register.retries) == (3, 3, 3)
+    assert (promote._admit.retries, promote._act.retries, retrain._fit.retries) == (0, 0, 0)
+
+
+def test_r06_a_bundle_of_another_kind_than_was_approved_is_refused_by_both_names(wired: Wiring) -> None:
+    approved = press(wired)
+    wired.registry.annotate(approved, {"turnout.kind": "forecaster"})
+    told = promote.admit(wired, wired.registry.version(approved.name, approved.number), dry_run=True)
+    assert "it is a router, approved was a forecaster" in told["reasons"]
+
+
+def test_a_refusal_stands_on_the_flows_run_with_every_reason() -> None:
+    shown = publishing.as_markdown({"state": "refused", "reasons": ("nobody approved it", "its evidence is old")})
+    assert "| reasons | nobody approved it; its evidence is old |" in shown
+
+
 @pytest.mark.parametrize(
     ("damage", "name"),
     [
@@ -246,7 +306,11 @@ def test_r09_an_alias_set_by_hand_is_put_back_by_the_next_promotion(wired: Wirin
     client = MlflowClient(wired.settings.tracking_uri)
     client.set_registered_model_alias("router", "champion-orders", str(first.number))
     assert wired.live("orders").champion is None
-    promote.mirror_aliases(wired, "orders")
+    (alert,) = promote.mirror_aliases(wired, "orders")
+    assert (
+        alert
+        == f"the alias champion-orders names router/{first.number}: the ledger releases none, and it was taken back"
+    )
     aliases = client.get_registered_model("router").aliases
     assert "champion-orders" not in aliases
     assert set(aliases) == {"challenger-orders"}

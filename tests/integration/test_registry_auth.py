@@ -237,6 +237,10 @@ def test_r09_an_alias_set_by_hand_serves_nothing(
         client.set_registered_model_alias("router", "champion-orders", str(approved.number))
     with be("bob"):
         client.set_registered_model_alias("router", "champion-orders", str(approved.number))
+    with be("promoter"):
+        assert [
+            "only an administrator can take it back" in alert for alert in promote.mirror_aliases(wired, "orders")
+        ] == [True]
     assert wired.live("orders").champion is None
     assert wired.generation == 0
 
