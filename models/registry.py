@@ -163,10 +163,10 @@ class Registry:
 
     def aliases(self, model_name: str) -> dict[str, int]:
         """Return which version of a model each alias names; of an unknown model, none."""
+        found: Mapping[str, str] = {}
         with self._asking(f"list the aliases of {model_name}"), _unless_code("RESOURCE_DOES_NOT_EXIST"):
-            found = self._client.get_registered_model(model_name)
-            return {alias: int(number) for alias, number in found.aliases.items()}
-        return {}
+            found = self._client.get_registered_model(model_name).aliases
+        return {alias: int(number) for alias, number in found.items()}
 
     def drop_alias(self, model_name: str, alias: str) -> None:
         """Let ``alias`` name no version of a model, whoever set it; of an unknown model there is none."""

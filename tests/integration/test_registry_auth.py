@@ -238,9 +238,8 @@ def test_r09_an_alias_set_by_hand_serves_nothing(
     with be("bob"):
         client.set_registered_model_alias("router", "champion-orders", str(approved.number))
     with be("promoter"):
-        assert [
-            "only an administrator can take it back" in alert for alert in promote.mirror_aliases(wired, "orders")
-        ] == [True]
+        (alert,) = [told for told in promote.mirror_aliases(wired, "orders") if "champion-orders" in told]
+    assert "only an administrator can take it back" in alert
     assert wired.live("orders").champion is None
     assert wired.generation == 0
 
