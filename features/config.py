@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from features import limits, toml_lines
-from features.choices import Drift, Exploration, Gate, Part, PositiveInt, Training
+from features.choices import Demotion, Drift, Exploration, Gate, Part, PositiveInt, Training
 from features.limits import LimitDefinition
 from features.objective import Objective
 from features.records import Event, Identifier, Mode, Probability, Scalar
@@ -85,6 +85,7 @@ class Stream(Part, frozen=True, kw_only=True):
     gate: Gate = Gate()
     training: Training = Training()
     drift: Drift = Drift()
+    demotion: Demotion = Demotion()
     mode: Mode = "off"
     refusal: str | None = None
     text_field: str | None = None

@@ -1,10 +1,12 @@
 """What the log says: rewards, rows to train on, single decisions and counts, from the warehouse or a snapshot alike."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -135,6 +137,17 @@ def event_decisions(source: Source, event_id: str, *, event_source: str | None =
     """Return the decisions made about an event, oldest first; an id is unique within its source alone."""
     with source.transaction() as session:
         return columns.decisions_in(session.query("event_decisions", event_id=event_id, event_source=event_source))
+
+
+def violations(source: Source) -> list[Decision]:
+    """Return the decisions that went where their rules forbid; ingest keeps them apart, and counts them nowhere else."""
+    with source.transaction() as session:
+        raw = session.query("violations")["raw"].to_pylist()
+    found = []
+    for record in raw:
+        with contextlib.suppress(msgspec.MsgspecError):  # a row that was no JSON says no more than its rule
+            found.append(msgspec.json.decode(record, type=Decision))
+    return found
 
 
 def outcomes(source: Source, decision_id: str) -> list[Outcome]:

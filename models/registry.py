@@ -156,6 +156,11 @@ class Registry:
         with self._asking(f"describe version {version.number} of {version.name}"):
             self._client.update_model_version(version.name, str(version.number), told)
 
+    def attach(self, version: Version, path: Path, folder: str) -> None:
+        """Put a file into ``folder`` of the artifacts of the run that made ``version``, over what it held before."""
+        with self._asking(f"attach {path.name} to version {version.number} of {version.name}"):
+            self._client.log_artifact(version.run_id, str(path), folder)
+
     def set_alias(self, version: Version, alias: str) -> None:
         """Let ``alias`` name ``version``: a mirror for people, whoever wrote last."""
         with self._asking(f"set the alias {alias} of {version.name}"):

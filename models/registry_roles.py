@@ -34,7 +34,8 @@ def grants(role: Role, *, experiment: str) -> tuple[Grant, ...]:
     """Return what ``role`` may do.
 
     A trainer files runs and registers candidates; a reviewer reads them, says that they are rejected, and approves, which
-    makes a version of an approved model; a promoter writes on those versions what became of them.
+    makes a version of an approved model; a promoter writes on those versions, and on their runs, what became of them, and
+    ends the runs that killed flows left.
     """
     editable = {
         "trainer": CANDIDATE_MODELS,
@@ -45,7 +46,7 @@ def grants(role: Role, *, experiment: str) -> tuple[Grant, ...]:
         Grant(kind="registered_model", resource=name, permission="EDIT" if name in editable else "READ")
         for name in (*CANDIDATE_MODELS, *APPROVED_MODELS)
     )
-    files = Grant(kind="experiment", resource=experiment, permission="EDIT" if role == "trainer" else "READ")
+    files = Grant(kind="experiment", resource=experiment, permission="READ" if role == "reviewer" else "EDIT")
     return (files, *models)
 
 

@@ -70,6 +70,11 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     subject: Subject | UnsetType = UNSET  # left out where it is unset: what was written before it keeps its bytes
     schema: Annotated[int, Meta(ge=1, le=1)] = 1
 
+    @property
+    def said_by(self) -> str:
+        """Who made it and why, in words."""
+        return f"{self.actor}: {self.reason}"
+
 
 class Recorded(Struct, frozen=True):
     """An entry as it stands in the ledger, and the SHA-256 of its file: a follower's ETag."""

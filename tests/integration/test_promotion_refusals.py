@@ -20,7 +20,7 @@ import yaml
 from mlflow import MlflowClient
 
 from features.clock import ReplayClock
-from flows import promote, publishing, retrain
+from flows import canary, promote, publishing, retrain
 from flows import settings as environment
 from flows.settings import Settings
 from flows.wiring import Wiring
@@ -177,12 +177,12 @@ def test_a_paused_canary_keeps_its_share_and_can_only_be_withdrawn(
     wired: Wiring, monkeypatch: pytest.MonkeyPatch, verdict: Any, follows: str
 ) -> None:
     promote.admit(wired, press(wired), dry_run=False)
-    seen = promote.look(wired, "orders")
+    seen = canary.look(wired, "orders")
     seen = replace(seen, verdict=replace(seen.verdict, state=verdict))
-    monkeypatch.setattr(promote.canary, "next_rung", lambda *_: 1)  # it would climb
+    monkeypatch.setattr(canary.canary, "next_rung", lambda *_: 1)  # it would climb
     wired.append(transitions.pause, stream="orders", reason="stocktaking", evidence={})
     share = wired.live("orders").canary_share
-    told = promote.act(wired, "orders", seen, dry_run=False)
+    told = canary.act(wired, "orders", seen, dry_run=False)
     assert told["state"] == follows
     if follows == "paused":
         assert told["paused"] == "promoter: stocktaking"
@@ -295,7 +295,7 @@ def test_r08_a_version_that_is_deleted_while_live_keeps_serving(wired: Wiring) -
     MlflowClient(wired.settings.tracking_uri).delete_model_version("router", str(approved.number))
     digest = approved.tags["turnout.digest"]
     assert wired.store.verify(digest).kind == "router"
-    assert promote.look(wired, "orders").verdict.state == "no_data"
+    assert canary.look(wired, "orders").verdict.state == "no_data"
     promote.mirror_aliases(wired, "orders")
     assert wired.live("orders").canary == digest
 
