@@ -33,6 +33,14 @@ def test_without_traffic_or_capacity_nobody_says_that_it_fits(known: dict[str, o
     assert str(bank).endswith("its capacity is not known")
 
 
+@pytest.mark.parametrize(("capacity", "verdict"), [(79.0, "beyond"), (81.0, "within")])
+def test_what_fits_is_told_from_what_just_does_not(capacity: float, verdict: str) -> None:
+    bank, _ = shift_load(
+        TODAY, FULL, DESTINATION, NAMES, n_decisions=5, events_per_hour=100.0, capacities={"bank": capacity}
+    )
+    assert bank.verdict == verdict
+
+
 def test_a_destination_without_load_today_comes_first_and_has_no_ratio() -> None:
     none = np.array([0.0, 1.0] * 5)
     bank, _ = shift_load(

@@ -368,12 +368,23 @@ def test_no_canary_begins_while_its_stream_is_paused() -> None:
         canary(A)(play(pause))
 
 
-def test_the_rules_hold_a_paused_stream_even_against_a_forged_promotion() -> None:
-    before = play(canary(A))
-    forged = promote(before)
-    after = record(before, pause(before))
-    with pytest.raises(RuleBrokenError, match="paused"):
-        rules.check(msgspec.structs.replace(forged, generation=after.generation + 1, previous=after.hash), after)
+@pytest.mark.parametrize(
+    ("before", "forged", "remark", "words"),
+    [
+        (play(canary(A)), promote, pause, "paused"),
+        (play(canary(A)), advance(0.5), pause, "paused"),
+        (play(), canary(A), pause, "paused"),
+        (play(), canary(A), reject(A), "was rejected"),
+    ],
+    ids=["a promotion", "a climb", "a beginning", "a rejected beginning"],
+)
+def test_the_rules_hold_against_a_step_that_was_made_before_the_remark(
+    before: History, forged: Step, remark: Step, words: str
+) -> None:
+    late, after = forged(before), record(before, remark(before))
+    late = msgspec.structs.replace(late, generation=after.generation + 1, previous=after.hash)
+    with pytest.raises(RuleBrokenError, match=words):
+        rules.check(late, after)
 
 
 def test_only_what_is_paused_is_resumed_and_only_what_is_known_paused() -> None:
