@@ -82,7 +82,7 @@ def find_slices(
     found = []
     for name, column in zip(categories, log.categories, strict=True):
         for value, members in _values(log, column):
-            estimate = _difference(log.take(members), _rows(log, members), target, baseline, predicted)
+            estimate = _difference(log, members, target, baseline, predicted)
             if not isinstance(estimate, Refusal):
                 found.append(
                     Slice(
@@ -142,15 +142,18 @@ def _values(log: DecisionLog, column: CategoryColumn) -> Iterator[tuple[str, NDA
             yield column.values[code], first == code
 
 
-def _rows(log: DecisionLog, members: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.repeat(members, np.diff(log.offsets))
-
-
 def _difference(
-    part: DecisionLog, rows: NDArray[np.bool_], target: Floats, baseline: Floats, predicted: Floats
+    log: DecisionLog, members: NDArray[np.bool_], target: Floats, baseline: Floats, predicted: Floats
 ) -> evaluation.Estimate | Refusal:
-    logged = LoggedDecisions(
-        offsets=part.offsets, chosen=part.chosen, propensity=part.propensity, reward=part.reward, cluster=part.cluster
+    n_candidates = np.diff(log.offsets)
+    rows = np.repeat(members, n_candidates)
+    offsets = np.concatenate(([0], np.cumsum(n_candidates[members])))
+    logged = LoggedDecisions(  # not the log's own `take`: that would copy its vectors for every slice
+        offsets=offsets,
+        chosen=offsets[:-1] + (log.chosen - log.offsets[:-1])[members],
+        propensity=log.propensity[members],
+        reward=log.reward[members],
+        cluster=log.cluster[members],
     )
     return evaluation.estimate_difference(logged, target[rows], baseline[rows], predicted[rows])
 
