@@ -26,9 +26,13 @@ class ConfigurationError(ValueError):
 
 
 class Destination(Part, frozen=True, kw_only=True):
-    """Where an event may go. ``attributes`` are features that do not change; ``region`` is what residency rules read."""
+    """Where an event may go. ``attributes`` are features that do not change; ``region`` is what residency rules read.
+
+    ``capacity_per_hour`` is what it can take of one stream's events, where that is known: the load shift is held to it.
+    """
 
     region: str | None = None
+    capacity_per_hour: Annotated[float, Meta(gt=0.0)] | None = None
     attributes: dict[str, Scalar] = msgspec.field(default_factory=dict)
 
 

@@ -73,7 +73,8 @@ def look(wired: Wiring, stream: str) -> Look:
 def act(wired: Wiring, stream: str, seen: Look, *, dry_run: bool) -> dict[str, Any]:
     """Do what the verdict says: promote, withdraw, climb a rung, or wait.
 
-    A gate in ``dry_run`` only tells; one that is ``disabled`` promotes whatever the verdict is.
+    A gate in ``dry_run`` only tells; one that is ``disabled`` promotes whatever the verdict is. While the stream is paused
+    nothing climbs and nothing wins; what harms is withdrawn.
 
     Raises
     ------
@@ -83,6 +84,10 @@ def act(wired: Wiring, stream: str, seen: Look, *, dry_run: bool) -> dict[str, A
     live, verdict, mode = wired.live(stream), seen.verdict, wired.configuration.streams[stream].gate.mode
     report = {"stream": stream, "canary": live.canary, **asdict(verdict), "share": live.canary_share, "gate": mode}
     report |= {"compliance": seen.compliance, "generation": wired.generation}
+    held = wired.ledger.history().paused.get(stream)
+    paused = {**report, "state": "paused", "paused": held.said_by if held else ""}
+    if mode == "disabled" and held is not None:
+        return paused
     if mode == "disabled":
         step, what = transitions.promote, {"stream": stream, "reason": "the gate is disabled: promoted unproven"}
         return (
@@ -91,12 +96,13 @@ def act(wired: Wiring, stream: str, seen: Look, *, dry_run: bool) -> dict[str, A
     following = _following(stream, live.canary_share, seen)
     if dry_run or mode == "dry_run" or (verdict.state in ("inconclusive", "no_data") and following is None):
         return report
+    if held is not None and verdict.state != "rollback":
+        return paused
     said = {"verdict": verdict.state, "e_value": f"{verdict.e_value:.6g}", "n_decisions": str(verdict.n_decisions)}
     why: dict[str, Any] = {"stream": stream, "reason": "; ".join(verdict.reasons), "evidence": said}
-    if verdict.state == "promote":
-        return {**report, "generation": wired.append(transitions.promote, **why)}
-    if verdict.state == "rollback":
-        return {**report, "generation": wired.append(transitions.withdraw, **why)}
+    ends = {"promote": transitions.promote, "rollback": transitions.withdraw}
+    if verdict.state in ends:
+        return {**report, "generation": wired.append(ends[verdict.state], **why)}
     generation = wired.append(transitions.advance_canary, share=following, **why)
     return {**report, "state": "advanced", "share": following, "generation": generation}
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from features.home import Home
@@ -15,6 +15,8 @@ class Settings(Home):
     tracking_uri: str
     shim_urls: tuple[str, ...]
     token: str | None = None
+    mlflow_auth: bool = False
+    mlflow_admin: tuple[str, str] | None = field(default=None, repr=False)
 
     @property
     def warehouse_path(self) -> Path:
@@ -25,6 +27,11 @@ class Settings(Home):
     def snapshot_path(self) -> Path:
         """Parquet snapshots for readers beside the warehouse's one writer."""
         return self.home / "snapshots"
+
+    @property
+    def knows_approvers(self) -> bool:
+        """Whether the registry is a server that is to know its users: only there a name proves anything."""
+        return self.mlflow_auth and self.tracking_uri.startswith(("http://", "https://"))
 
     @property
     def watch_path(self) -> Path:
@@ -38,12 +45,31 @@ class Settings(Home):
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings of this process: ``TURNOUT_HOME``, ``TURNOUT_CONFIG``, ``TURNOUT_SHIMS``, ``TURNOUT_TOKEN``, ``MLFLOW_TRACKING_URI``."""
+    """Return the settings of this process.
+
+    ``TURNOUT_HOME``, ``TURNOUT_CONFIG``, ``TURNOUT_SHIMS``, ``TURNOUT_TOKEN``, ``TURNOUT_MLFLOW_AUTH`` (``true``: MLflow
+    knows its users) and ``MLFLOW_TRACKING_URI``; of the administrator ``MLFLOW_AUTH_ADMIN_USERNAME`` and
+    ``MLFLOW_AUTH_ADMIN_PASSWORD``.
+
+    Raises
+    ------
+    ValueError
+        If ``TURNOUT_MLFLOW_AUTH`` is neither ``true`` nor ``false``.
+    """
     home = Path(environment.get("TURNOUT_HOME", ".turnout")).absolute()
+    password = environment.get("MLFLOW_AUTH_ADMIN_PASSWORD")
     return Settings(
         home=home,
         config_path=Path(environment.get("TURNOUT_CONFIG", "turnout.toml")).absolute(),
         tracking_uri=environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"),
         shim_urls=tuple(filter(None, environment.get("TURNOUT_SHIMS", "http://127.0.0.1:8100").split(","))),
         token=environment.get("TURNOUT_TOKEN"),
+        mlflow_auth=_truth(environment.get("TURNOUT_MLFLOW_AUTH", "false")),
+        mlflow_admin=(environment.get("MLFLOW_AUTH_ADMIN_USERNAME", "admin"), password) if password else None,
     )
+
+
+def _truth(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise ValueError(f"TURNOUT_MLFLOW_AUTH must be true or false, got {value!r}")
+    return value == "true"
