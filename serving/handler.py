@@ -221,7 +221,9 @@ class Handler:
 
     def _metrics(self, _: Request, __: str) -> Response:
         generation, degraded = self._shim.releases.view.generation, bool(inventory.problems(self._shim))
-        body = self._shim.metrics.render(generation=generation, degraded=degraded)
+        body = self._shim.metrics.render(
+            generation=generation, degraded=degraded, engines=inventory.engines(self._shim.releases.view)
+        )
         return Response(200, body, (("content-type", metrics.CONTENT_TYPE),))
 
 

@@ -1,6 +1,7 @@
 """What Prometheus reads of a shim: decisions by arm, faults, latency, outcomes, and what is served."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -8,6 +9,7 @@ from features.records import Decision, Outcome
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS_BUCKETS = (50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.25, 1.0)
+NO_ENGINES: Mapping[tuple[str, str], str] = MappingProxyType({})
 
 
 class Metrics:
@@ -32,6 +34,12 @@ class Metrics:
         )
         self._generation = Gauge("turnout_generation", "The generation served.", registry=self._registry)
         self._degraded = Gauge("turnout_degraded", "1 while something is not as it should be.", registry=self._registry)
+        self._engines = Gauge(
+            "turnout_engine",
+            "1 for what scores a model: c, numpy or booster.",
+            ("stream", "role", "engine"),
+            registry=self._registry,
+        )
         self._children: dict[tuple[str, str, str], Counter] = {}
 
     def count_decision(self, decision: Decision) -> None:
@@ -64,8 +72,11 @@ class Metrics:
         """Count a request that was answered with a problem."""
         self._problems.labels(str(status)).inc()
 
-    def render(self, *, generation: int, degraded: bool) -> bytes:
-        """Return everything in Prometheus' text format."""
+    def render(self, *, generation: int, degraded: bool, engines: Mapping[tuple[str, str], str] = NO_ENGINES) -> bytes:
+        """Return everything in Prometheus' text format; ``engines`` says by stream and role what scores the model."""
+        self._engines.clear()
+        for labels, engine in engines.items():
+            self._engines.labels(*labels, engine).set(1)
         self._generation.set(generation)
         self._degraded.set(degraded)
         return generate_latest(self._registry)
