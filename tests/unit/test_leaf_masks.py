@@ -58,7 +58,10 @@ def test_a_number_goes_left_up_to_its_threshold() -> None:
     ],
 )
 def test_what_is_missing_goes_where_the_split_sends_it(
-    missing: str, default_left: bool, at_nan: float, at_zero: float
+    missing: str,
+    default_left: bool,  # noqa: FBT001 - a parameter of the table above
+    at_nan: float,
+    at_zero: float,
 ) -> None:
     split = number(-1.0, missing=missing, default_left=default_left)
     assert score(stump(split), NAN, 0.0, -0.0, 1e-36, -1e-35) == [at_nan, *[at_zero] * 4]
