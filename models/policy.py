@@ -6,6 +6,7 @@ that comes first, unless a budget draws between them: ``values`` are then net of
 that `models.budget` makes of them.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,9 @@ Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _SUM_TOLERANCE = 1e-9  # what is passed in may have travelled as JSON; what is returned sums to 1 within 1e-12
+
+
+_FEW = 64  # candidates: a loop over so many takes no longer than numpy's calls
 
 
 class PolicyError(ValueError):
@@ -242,8 +246,18 @@ def check(values: Floats, eligible: Mask) -> None:
 
 
 def _best(values: Floats, eligible: Mask) -> int:
-    check(values, eligible)
-    return int(np.where(eligible, values, -np.inf).argmax())
+    if len(values) > _FEW:
+        check(values, eligible)
+        return int(np.where(eligible, values, -np.inf).argmax())
+    best, highest = -1, -math.inf
+    for index, (value, may) in enumerate(zip(values.tolist(), eligible.tolist(), strict=True)):
+        if may and (value > highest or not math.isfinite(value)):
+            best, highest = index, value
+            if not math.isfinite(value):
+                break
+    if best < 0 or not math.isfinite(highest):
+        check(values, eligible)
+    return best
 
 
 def _best_rows(values: Floats, offsets: Integers) -> Integers:

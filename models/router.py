@@ -138,7 +138,7 @@ class Router:
             predicted = predicted + np.nan_to_num(matrix[:, offset]) * MS_PER_MINUTE
         if head.scaling is not None:
             predicted = head.scaling.apply(predicted)
-        return np.clip(predicted, head.low, head.high)
+        return predicted.clip(head.low, head.high)
 
     def _combine(self, name: HeadName, matrix: Floats, ask: Callable[[Engine, Floats], Floats]) -> Floats:
         """Return what ``ask`` says of the rows: of the boosters for all, and for its share of a destination's own."""
@@ -156,6 +156,8 @@ class Router:
 
 def _mean(boosters: Sequence[Engine], matrix: Floats, ask: Callable[[Engine, Floats], Floats]) -> Floats:
     total = ask(boosters[0], matrix)
+    if len(boosters) == 1:
+        return total
     for booster in boosters[1:]:
         total = total + ask(booster, matrix)
     return total / len(boosters)

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from features import config
-from features.cloudevents import DecisionRequest
 from features.clock import SystemClock
+from features.cloudevents import DecisionRequest
 from models import router
 from models.card import CARD_FILE, Card, Head, Quantile
 from models.leaf_masks import LeafMasks
@@ -72,7 +72,7 @@ class Fixed:
     view: ReleaseView
 
     def report_fault(self, digest: str, reason: str) -> None:
-        raise AssertionError(reason)
+        raise AssertionError(digest, reason)
 
     def rejections(self) -> dict[str, str]:
         return {}
