@@ -1,7 +1,9 @@
 """What a score costs: LightGBM on one thread, leaf-mask tables in numpy and in C, interleaved; and whether all bits agree.
 
-One event with its candidates per call: 30 features, 20 of the event and 10 of the candidate (2 categories on each side),
-no two events alike. ``x`` is the median of LightGBM's time over that of the C form, round by round.
+One event with its candidates per call: 30 features, 20 of the event and 10 of the candidate (2 categories on each side).
+No two events are alike; the candidates' side is either as it was at the event before (``standing``, as between two reports of
+a destination's state), or new with every event (``new``). ``x`` is the median of LightGBM's time over that of the C form, by
+runs of 20 events that every form scores in turn.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import lightgbm
 import numpy as np
@@ -25,14 +27,16 @@ from models.engine import FORMS, Engine, Form
 from models.leaf_masks import LeafMasks
 
 Floats = NDArray[np.float64]
+Side = Literal["standing", "new"]
 
 N_FEATURES, N_OWN = 30, 10  # the last columns are the candidate's
 CATEGORIES = (18, 19, 28, 29)
 SHAPES = ((200, 31), (500, 63))
 CANDIDATES = (8, 32)
+SIDES: Final[tuple[Side, ...]] = ("standing", "new")
 SEED = 0
 _N_TRAIN = 20_000
-_N_EVENTS = 200
+_N_EVENTS, _RUN = 200, 20
 _OBJECTIVES = ("binary", "regression", "poisson", "quantile", "tweedie", "huber", "cross_entropy", "gamma")
 
 
@@ -57,13 +61,15 @@ def train(objective: str, n_trees: int, n_leaves: int, n_rows: int, seed: int) -
     return lightgbm.train(parameters, data, num_boost_round=n_trees).model_to_string()
 
 
-def events(n_events: int, n_candidates: int) -> Sequence[Floats]:
+def events(n_events: int, n_candidates: int, side: Side) -> Sequence[Floats]:
     """Return matrices, float64[n_candidates, 30], whose event columns are the same in all rows."""
     random = np.random.default_rng(SEED + n_candidates)
+    own = world(random, n_candidates)
     matrices = []
     for _ in range(n_events):
-        matrix = world(random, n_candidates)
-        matrix[:, : N_FEATURES - N_OWN] = matrix[0, : N_FEATURES - N_OWN]
+        matrix = own if side == "standing" else world(random, n_candidates)
+        matrix = matrix.copy()
+        matrix[:, : N_FEATURES - N_OWN] = world(random, 1)[0, : N_FEATURES - N_OWN]
         matrices.append(matrix)
     return matrices
 
@@ -84,14 +90,17 @@ def time_us(predict: Callable[[Floats], Floats], matrices: Sequence[Floats]) -> 
     return (time.perf_counter_ns() - started) / len(matrices) / 1e3
 
 
-def measure(forms: Mapping[Form, Engine], n_candidates: int, n_rounds: int) -> dict[str, float]:
-    """Return the median over rounds of each form's time per call, in microseconds, and of LightGBM's over theirs."""
-    matrices = events(_N_EVENTS, n_candidates)
-    turns = range(n_rounds + 1)  # the first is to warm up
-    rounds = [{form: time_us(each.predict, matrices) for form, each in forms.items()} for _ in turns]
-    told = {f"{form}_us": float(np.median([each[form] for each in rounds[1:]])) for form in forms}
-    ratios = {form: [each["booster"] / each[form] for each in rounds[1:]] for form in forms}
-    return told | {f"{form}_x": float(np.median(ratios[form])) for form in forms if form != "booster"}
+def measure(forms: Mapping[Form, Engine], n_candidates: int, side: Side, n_rounds: int) -> dict[str, float]:
+    """Return over all runs each form's median time per call in microseconds, and the median of LightGBM's over it."""
+    matrices = events(_N_EVENTS, n_candidates, side)
+    runs: list[dict[Form, float]] = []
+    for turn in range(n_rounds + 1):
+        for start in range(0, len(matrices), _RUN):
+            run = {form: time_us(each.predict, matrices[start : start + _RUN]) for form, each in forms.items()}
+            runs += [run] if turn else []  # the first round is to warm up
+    told = {f"{form}_us": float(np.median([run[form] for run in runs])) for form in forms}
+    ratios = {form: float(np.median([run["booster"] / run[form] for run in runs])) for form in forms}
+    return told | {f"{form}_x": ratio for form, ratio in ratios.items() if form != "booster"}
 
 
 def count_differing(n_rows: int, n_train: int) -> tuple[int, int]:
@@ -117,40 +126,39 @@ def _differing(forms: Mapping[Form, Engine], rows: Floats) -> int:
     return int(differs.sum())
 
 
+def _ratios(measured: Mapping[tuple[int, int, Side], dict[str, float]], side: Side, form: Form) -> dict[str, float]:
+    return {str(n): round(measured[SHAPES[0][0], n, side][f"{form}_x"], 1) for n in CANDIDATES}
+
+
 def main() -> int:
     """Measure and print; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and rows: under a minute")
     quick = parser.parse_args().quick
-    n_rounds, n_checked = (5, 40_000) if quick else (30, 1_000_000)
-    table = Table(title=f"one call, us, median of {n_rounds} rounds of {_N_EVENTS} events")
-    for name in (
-        "trees x leaves",
-        "candidates",
-        "LightGBM, one thread",
-        "numpy tables",
-        "C tables",
-        "x, numpy",
-        "x, C",
-    ):
+    n_rounds, n_checked = (5, 40_000) if quick else (12, 1_000_000)
+    table = Table(title=f"us per event, one thread, median of {n_rounds} rounds of {_N_EVENTS} events")
+    for name in ("trees", "candidates", "side", "LightGBM", "numpy", "C", "x, numpy", "x, C"):
         table.add_column(name, justify="right")
-    measured = {}
+    measured: dict[tuple[int, int, Side], dict[str, float]] = {}
     for n_trees, n_leaves in SHAPES:
         with tempfile.TemporaryDirectory() as folder:
             forms = save(train("binary", n_trees, n_leaves, _N_TRAIN, SEED), Path(folder))
             for n_candidates in CANDIDATES:
-                told = measured[n_trees, n_candidates] = measure(forms, n_candidates, n_rounds)
-                cells = [told.get(f"{form}_us", np.nan) for form in ("booster", "numpy", "c")]
-                cells += [told.get(f"{form}_x", np.nan) for form in ("numpy", "c")]
-                table.add_row(f"{n_trees} x {n_leaves}", str(n_candidates), *(f"{cell:.1f}" for cell in cells))
+                for side in SIDES:
+                    told = measured[n_trees, n_candidates, side] = measure(forms, n_candidates, side, n_rounds)
+                    cells = [told.get(f"{form}_us", np.nan) for form in ("booster", "numpy", "c")]
+                    cells += [told.get(f"{form}_x", np.nan) for form in ("numpy", "c")]
+                    shape = (f"{n_trees} x {n_leaves}", str(n_candidates), side)
+                    table.add_row(*shape, *(f"{cell:.1f}" for cell in cells))
     rows_checked, rows_differing = count_differing(n_checked, _N_TRAIN // 4)
     Console().print(table)
     print(f"{rows_differing} of {rows_checked:,} rows differ in a bit; lightgbm {version('lightgbm')}, seed {SEED}")
-    fastest = "c" if engine.is_compiled() else "numpy"
+    fastest: Form = "c" if engine.is_compiled() else "numpy"
     summary = {
-        "engine_x_booster": {str(n): round(measured[SHAPES[0][0], n][f"{fastest}_x"], 1) for n in CANDIDATES},
+        "engine_x_booster": _ratios(measured, "standing", fastest),
+        "engine_x_booster_new_state": _ratios(measured, "new", fastest),
         "engine": fastest,
-        "us": {f"{n_trees}/{n}": {k: round(v, 2) for k, v in told.items()} for (n_trees, n), told in measured.items()},
+        "us": {"/".join(map(str, key)): {k: round(v, 2) for k, v in told.items()} for key, told in measured.items()},
         "rows_checked": rows_checked,
         "rows_differing": rows_differing,
     }

@@ -2,7 +2,8 @@
 
    For every column of a row one table row of masks is found by the column's value; the masks of all columns are ANDed,
    tree by tree, and the lowest bit left names the leaf. Leaves are added in the order of the trees, so that sums are
-   those of LightGBM to the last bit. What is the same in all rows of a call is found and ANDed once.
+   those of LightGBM to the last bit. What is the same in all rows of a call is found and ANDed once; what differs between
+   them, a destination's side of it, is remembered with its AND for as long as it does not change.
 
    Nothing here trusts a table: the constructor checks every index that scoring follows, and keeps its own copy of those;
    the masks and leaf values may lie in a mapped file, since no value in them can lead a read outside of them. */
@@ -17,7 +18,10 @@
 
 #define BLOCK 16 /* tables are padded to a multiple of so many trees */
 #define CHUNK 32 /* rows that share what is the same in all of them */
+#define MAX_OWN 64 /* columns of a destination's side; with more, nothing is remembered */
 #define LANES 4 /* rows whose leaves are added side by side */
+#define SLOTS 128 /* destinations whose side is remembered; a power of two, more than CHUNK */
+#define SEASON 4096 /* calls after which it is learned anew which columns are the destinations' */
 #define RELEASE_ROWS 256 /* with more, other threads may run meanwhile */
 
 static const double ZERO_THRESHOLD = 1e-35f; /* LightGBM's kZeroThreshold: what is no larger is zero */
@@ -29,8 +33,21 @@ typedef struct {
     int64_t feature, kind, start, count, first;
 } Column;
 
+/* The side of some destinations: the values of the columns in which rows differ, and the AND of their masks. It is used
+   and changed only while the interpreter's lock is held. */
+typedef struct {
+    uint8_t *is_own;    /* by column: whether it differed between the rows of a call this season */
+    Py_ssize_t *own;    /* those columns */
+    Py_ssize_t n_own;
+    double *keys;       /* [SLOTS, n_columns] */
+    void *masks;        /* [SLOTS, n_trees] */
+    uint64_t *stamps;   /* by slot: the call that used it last, 0 for none */
+    uint64_t call;
+} Memory;
+
 typedef struct {
     PyObject_HEAD
+    Memory memory;
     Py_buffer values, masks; /* float64[n_trees, width], uint[n_rows, n_trees] */
     Column *columns;
     double *thresholds;
@@ -169,6 +186,104 @@ DEFINE_SUM(sum_leaves_64, uint64_t, 64)
 DEFINE_ADD_LEAVES(add_leaves_32, uint32_t, and_rows_32, sum_leaves_32)
 DEFINE_ADD_LEAVES(add_leaves_64, uint64_t, and_rows_64, sum_leaves_64)
 
+/* Learn which columns differ between rows; when there are more of them than before, what is remembered is void. */
+static void learn_own(const Masks *self, Memory *memory, const double *matrix, Py_ssize_t n) {
+    const Py_ssize_t n_before = memory->call++ % SEASON ? memory->n_own : 0;
+    if (!n_before) memset(memory->is_own, 0, (size_t)self->n_columns);
+    memory->n_own = n_before;
+    for (Py_ssize_t c = 0; c < self->n_columns; c++) {
+        const double *cell = matrix + self->columns[c].feature;
+        for (Py_ssize_t i = 1; i < n && !memory->is_own[c]; i++)
+            if (memcmp(cell, cell + i * self->n_features, sizeof(double))) {
+                memory->is_own[c] = 1;
+                memory->own[memory->n_own++] = c;
+            }
+    }
+    if (memory->n_own != n_before || !n_before) memset(memory->stamps, 0, SLOTS * sizeof(uint64_t));
+}
+
+/* The slot of a row's own values, and whether its masks are there; else the slot is given to them. No two rows of a call
+   are given the same one. */
+static int find_slot(const Masks *self, Memory *memory, const double *row, Py_ssize_t *slot) {
+    double key[MAX_OWN];
+    uint64_t hash = 14695981039346656037u;
+    const size_t size = (size_t)memory->n_own * sizeof(double);
+    for (Py_ssize_t k = 0; k < memory->n_own; k++) {
+        uint64_t bits;
+        key[k] = row[self->columns[memory->own[k]].feature];
+        memcpy(&bits, &key[k], sizeof bits);
+        hash = (hash ^ bits) * 1099511628211u;
+        hash ^= hash >> 32;
+    }
+    for (*slot = (Py_ssize_t)(hash % SLOTS);; *slot = (*slot + 1) % SLOTS) {
+        double *held = memory->keys + *slot * self->n_columns;
+        if (memory->stamps[*slot] && !memcmp(held, key, size)) {
+            memory->stamps[*slot] = memory->call;
+            return 1;
+        }
+        if (memory->stamps[*slot] != memory->call) { /* at most CHUNK slots are of this call */
+            memory->stamps[*slot] = memory->call;
+            memcpy(held, key, size);
+            return 0;
+        }
+    }
+}
+
+/* As find_rows, for what is not remembered: `missed` names the rows whose own columns are to be found. */
+static void find_missed(const Masks *self, const Memory *memory, const double *matrix, const Py_ssize_t *missed,
+                        Py_ssize_t n_missed, Found *found) {
+    double values[CHUNK];
+    int64_t rows[CHUNK];
+    found->n_shared = found->n_own = 0;
+    for (Py_ssize_t c = 0; c < self->n_columns; c++) {
+        const Column *column = &self->columns[c];
+        const double *cell = matrix + column->feature;
+        const Py_ssize_t n = memory->is_own[c] ? n_missed : 1;
+        for (Py_ssize_t i = 0; i < n; i++) values[i] = cell[memory->is_own[c] ? missed[i] * self->n_features : 0];
+        (column->kind == NUMBER ? locate_numbers : locate_categories)(self, column, values, n, rows);
+        if (!memory->is_own[c]) {
+            found->shared[found->n_shared++] = rows[0];
+            continue;
+        }
+        for (Py_ssize_t i = 0; i < n; i++) found->own[i * self->n_columns + found->n_own] = rows[i];
+        found->n_own++;
+    }
+}
+
+#define DEFINE_ADD_REMEMBERED(NAME, MASK, AND_ROWS, SUM)                                             \
+    static void NAME(const Masks *self, Memory *memory, const double *matrix, Py_ssize_t n,          \
+                     Found *found, MASK *left, double *out) {                                        \
+        const Py_ssize_t n_trees = self->n_trees;                                                    \
+        const MASK *masks = self->masks.buf;                                                         \
+        MASK *shared = left + LANES * n_trees, *held = memory->masks;                                \
+        Py_ssize_t slots[CHUNK], missed[CHUNK], n_missed = 0;                                        \
+        for (Py_ssize_t i = 0; i < n; i++)                                                           \
+            if (!find_slot(self, memory, matrix + i * self->n_features, &slots[i])) missed[n_missed++] = i; \
+        find_missed(self, memory, matrix, missed, n_missed, found);                                  \
+        for (Py_ssize_t i = 0; i < n_missed; i++) {                                                  \
+            MASK *own = held + slots[missed[i]] * n_trees;                                           \
+            memset(own, 0xff, (size_t)n_trees * sizeof(MASK));                                       \
+            AND_ROWS(own, masks, found->own + i * self->n_columns, found->n_own, n_trees);           \
+        }                                                                                            \
+        memset(shared, 0xff, (size_t)n_trees * sizeof(MASK));                                        \
+        AND_ROWS(shared, masks, found->shared, found->n_shared, n_trees);                            \
+        for (Py_ssize_t start = 0; start < n; start += LANES) {                                      \
+            const Py_ssize_t n_lanes = n - start < LANES ? n - start : LANES;                        \
+            for (Py_ssize_t lane = 0; lane < n_lanes; lane++) {                                      \
+                memcpy(left + lane * n_trees, shared, (size_t)n_trees * sizeof(MASK));               \
+                AND_ROWS(left + lane * n_trees, held, (const int64_t[]){slots[start + lane]}, 1, n_trees); \
+            }                                                                                        \
+            if (n_lanes == LANES)                                                                    \
+                SUM(left, self->values.buf, n_trees, LANES, out + start);                            \
+            else                                                                                     \
+                for (Py_ssize_t lane = 0; lane < n_lanes; lane++)                                    \
+                    SUM(left + lane * n_trees, self->values.buf, n_trees, 1, out + start + lane);    \
+        }                                                                                            \
+    }
+
+DEFINE_ADD_REMEMBERED(add_remembered_32, uint32_t, and_rows_32, sum_leaves_32)
+DEFINE_ADD_REMEMBERED(add_remembered_64, uint64_t, and_rows_64, sum_leaves_64)
+
 static double convert(const Masks *self, double raw) {
     raw /= self->divisor;
     switch (self->link) {
@@ -180,17 +295,34 @@ static double convert(const Masks *self, double raw) {
     }
 }
 
-static void score_rows(const Masks *self, const double *matrix, Py_ssize_t n, double *out, int raw_score, Found *found,
-                       void *left) {
+static void score_rows(const Masks *self, const double *matrix, Py_ssize_t n, double *out, Found *found, void *left) {
     for (Py_ssize_t start = 0; start < n; start += CHUNK) {
         Py_ssize_t n_chunk = n - start < CHUNK ? n - start : CHUNK;
-        double *sums = out + start;
         find_rows(self, matrix + start * self->n_features, n_chunk, found);
-        if (self->width == 32) add_leaves_32(self, found, n_chunk, left, sums);
-        else add_leaves_64(self, found, n_chunk, left, sums);
-        if (!raw_score)
-            for (Py_ssize_t i = 0; i < n_chunk; i++) sums[i] = convert(self, sums[i]);
+        if (self->width == 32) add_leaves_32(self, found, n_chunk, left, out + start);
+        else add_leaves_64(self, found, n_chunk, left, out + start);
     }
+}
+
+static int alloc_memory(Masks *self) {
+    Memory *memory = &self->memory;
+    const size_t n_columns = (size_t)self->n_columns, mask_bytes = (size_t)self->width / 8;
+    if (!memory->is_own) memory->is_own = calloc(n_columns + 1, 1);
+    if (!memory->own) memory->own = calloc(n_columns + 1, sizeof(Py_ssize_t));
+    if (!memory->keys) memory->keys = calloc(SLOTS * n_columns + 1, sizeof(double));
+    if (!memory->masks) memory->masks = malloc(SLOTS * (size_t)self->n_trees * mask_bytes);
+    if (!memory->stamps) memory->stamps = calloc(SLOTS, sizeof(uint64_t));
+    return memory->is_own && memory->own && memory->keys && memory->masks && memory->stamps;
+}
+
+/* The rows of one event; without memory they are scored all the same. */
+static void score_event(Masks *self, const double *matrix, Py_ssize_t n, double *out, Found *found, void *left) {
+    Memory *memory = &self->memory;
+    const int has_memory = alloc_memory(self);
+    if (has_memory) learn_own(self, memory, matrix, n);
+    if (!has_memory || memory->n_own > MAX_OWN) score_rows(self, matrix, n, out, found, left);
+    else if (self->width == 32) add_remembered_32(self, memory, matrix, n, found, left, out);
+    else add_remembered_64(self, memory, matrix, n, found, left, out);
 }
 
 static PyObject *Masks_score(Masks *self, PyObject *const *args, Py_ssize_t n_args) {
@@ -214,13 +346,18 @@ static PyObject *Masks_score(Masks *self, PyObject *const *args, Py_ssize_t n_ar
         goto release_out;
     }
     Found found = {0, 0, scratch, scratch + self->n_columns};
+    void *left = scratch + n_found;
     if (n > RELEASE_ROWS) {
         Py_BEGIN_ALLOW_THREADS
-        score_rows(self, matrix.buf, n, out.buf, raw_score, &found, scratch + n_found);
+        score_rows(self, matrix.buf, n, out.buf, &found, left);
         Py_END_ALLOW_THREADS
-    } else {
-        score_rows(self, matrix.buf, n, out.buf, raw_score, &found, scratch + n_found);
+    } else if (n > CHUNK) {
+        score_rows(self, matrix.buf, n, out.buf, &found, left);
+    } else if (n) {
+        score_event(self, matrix.buf, n, out.buf, &found, left);
     }
+    if (!raw_score)
+        for (Py_ssize_t i = 0; i < n; i++) ((double *)out.buf)[i] = convert(self, ((double *)out.buf)[i]);
     free(scratch);
     result = Py_None;
     Py_INCREF(result);
@@ -318,6 +455,11 @@ static void Masks_dealloc(Masks *self) {
     free(self->columns);
     free(self->thresholds);
     free(self->lookup);
+    free(self->memory.is_own);
+    free(self->memory.own);
+    free(self->memory.keys);
+    free(self->memory.masks);
+    free(self->memory.stamps);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
     Py_DECREF(type);

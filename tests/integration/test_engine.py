@@ -22,6 +22,7 @@ N_FEATURES = 7
 CATEGORIES = (4, 5)
 CONSTANT = 6
 
+FASTEST = "c" if engine.is_compiled() else "numpy"
 needs_c = pytest.mark.skipif(not engine.is_compiled(), reason="no compiler at the installation")
 
 
@@ -119,6 +120,31 @@ def test_one_event_with_its_candidates_scores_as_row_by_row() -> None:
         rows = compiling.proof_rows(tables, n_candidates, seed=n_candidates)
         rows[:, random.random(N_FEATURES) < 0.6] = rows[0, 0]  # the event's side
         assert_equal(booster, forms, rows)
+
+
+@pytest.mark.parametrize("name", ["binary", "33 leaves"])
+def test_what_is_remembered_of_destinations_changes_no_bit(name: str) -> None:
+    booster, forms, tables = compiled(train(MODELS[name]))
+    random = np.random.default_rng(4)
+    destinations = compiling.proof_rows(tables, 300, seed=9)  # more than are remembered
+    for number in range(400):
+        n_candidates = int(random.integers(1, 33))
+        rows = destinations[random.integers(0, 300 if number % 2 else 20, n_candidates)]
+        n_event = int(random.integers(2, N_FEATURES)) if number % 50 == 0 else 5  # now and then more columns differ
+        rows[:, :n_event] = compiling.proof_rows(tables, 1, seed=number)[0, :n_event]
+        assert_equal(booster, forms, rows)
+
+
+def test_columns_are_learned_anew_after_a_season() -> None:
+    booster, forms, tables = compiled(train({"objective": "binary"}))
+    events = [compiling.proof_rows(tables, 4, seed=number) for number in range(8)]
+    for event in events[1:]:
+        event[:, :4] = event[0, :4]
+    expected = [booster.predict(event, raw_score=True) for event in events]
+    for number in range(9_000):
+        said = np.empty(4)
+        forms[FASTEST].score(events[number and number % 8], said, True)
+        assert np.array_equal(said, expected[number and number % 8])
 
 
 def random_text(seed: int) -> str:
