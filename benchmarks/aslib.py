@@ -23,7 +23,7 @@ from sklearn.ensemble import RandomForestRegressor
 from benchmarks import aslib_report, aslib_scenarios
 from benchmarks.aslib_report import Result
 from benchmarks.aslib_scenarios import MS_PER_SECOND, Scenario
-from features.config import Training
+from features.choices import Training
 from features.objective import MS_PER_MINUTE, Objective
 from features.vector import CategoryColumn
 from models import fit

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.config import Rung
+from features.choices import Rung
 from models import betting, evaluation
 from models.betting import Units
 from models.logged import LoggedDecisions

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.frugalml_events import Events
-from features.config import Training
+from features.choices import Training
 from features.objective import Objective
 from models import fit, logged
 

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks import incidents
 from benchmarks.incidents import Incidents
-from features.config import Drift
+from features.choices import Drift
 from features.decision_log import DecisionLog
 from validation import drift, leakage
 from validation.drift import DriftVerdict

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.canaries import Cell, Played, freeze
-from features.config import Gate, Rung
+from features.choices import Gate, Rung
 from features.objective import Objective
 from validation import canary, canary_gate
 from validation.canary_log import CanaryLog
@@ -62,7 +62,7 @@ def _decide(cell: Cell, share: float, q: NDArray[np.float64], n_before: int, rng
         is_challenger=arm,
         increment=played.increments(q),
         disagrees=np.ones(LOOK_EVERY, np.bool_),
-        harms={"failure": 1.0 - reward},
+        harms={"failure": 1.0 - reward, "unanswered": np.zeros(LOOK_EVERY)},
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.llm_prompts import SHAPE_NAMES, Floats, Prompts, measure_shapes
-from features.config import Training
+from features.choices import Training
 from features.decision_log import DecisionLog, Revealed
 from features.objective import MS_PER_MINUTE, Objective
 from features.vector import CategoryColumn, FeatureDefinitions

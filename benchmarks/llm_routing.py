@@ -21,7 +21,7 @@ from rich.progress import Progress
 from benchmarks import llm_peers, llm_report, llm_router
 from benchmarks.llm_prompts import Floats, Prompts, join, read_prompts
 from benchmarks.llm_router import Known
-from features.config import Training
+from features.choices import Training
 from models.content_fit import Settings
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "llm_routing"

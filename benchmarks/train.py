@@ -36,7 +36,7 @@ from models.heads import Material
 from scenarios.flights.configuration import STREAM
 
 _KIB = 1024  # the unit in which Linux tells the peak
-MATRIX_FILE, SAID_FILE = "matrix.npy", "said.json"
+MATRIX_FILE, HEADS_FILE = "matrix.npy", "heads.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,24 +79,30 @@ def learn(folder: Path, as_of: datetime) -> dict[str, Any]:
 
 
 def bare(folder: Path, _: datetime) -> dict[str, Any]:
-    """Fit the boosters that the product chose, with LightGBM alone, on its matrix."""
-    configured = train_log.configured().streams[STREAM]
+    """Fit the boosters that the product chose, with LightGBM alone, on its matrix, binned once."""
+    training = train_log.configured().streams[STREAM].training
     card = read_card(folder / "router")
-    labels = np.load(folder / "labels.npy")
+    labels = dict(
+        zip(msgspec.json.decode((folder / HEADS_FILE).read_bytes()), np.load(folder / "labels.npy"), strict=True)
+    )
     before, watch = _peak_bytes(), time.perf_counter()
     matrix = np.load(folder / MATRIX_FILE)
     loaded, n_numbers = time.perf_counter(), len(card.numbers)
-    for name, target in zip(card.heads, labels, strict=True):
-        booster = Booster.load(folder / "router" / card.heads[name].files[0])
-        parameters = boosting.parameters(name, configured.training, seed=0)
-        data = lightgbm.Dataset(
-            matrix, target, categorical_feature=list(range(n_numbers, matrix.shape[1])), params=parameters
-        )
-        lightgbm.train(parameters, data, num_boost_round=booster.n_trees)
-        for code, files in enumerate(card.heads[name].own.values()):
-            mine = matrix[:, n_numbers] == code
-            n_trees = Booster.load(folder / "router" / files[0]).n_trees
-            lightgbm.train(parameters, lightgbm.Dataset(matrix[mine], target[mine]), num_boost_round=n_trees)
+    data = lightgbm.Dataset(
+        matrix,
+        categorical_feature=list(range(n_numbers, matrix.shape[1])),
+        params=boosting.parameters("latency_ms", training, seed=0),
+    ).construct()
+    for name, head in card.heads.items():
+        known = np.flatnonzero(~np.isnan(labels[name]))
+        parts = [(known, head.files)]
+        parts += [(known[matrix[known, n_numbers] == code], files) for code, files in enumerate(head.own.values())]
+        for rows, files in parts:
+            mine = data if len(rows) == len(matrix) else data.subset(rows.tolist()).construct()
+            mine.set_label(labels[name][rows])
+            for number, file in enumerate(files):
+                n_trees = Booster.load(folder / "router" / file).n_trees
+                lightgbm.train(boosting.parameters(name, training, seed=number), mine, num_boost_round=n_trees)
     seconds = {"load": loaded - watch, "fit": time.perf_counter() - loaded}
     return {"seconds": seconds, "bytes": _peak_bytes() - before, "matrix_bytes": matrix.nbytes}
 
@@ -110,6 +116,7 @@ def keep_matrix(folder: Path, as_of: datetime) -> dict[str, Any]:
     material = Material.of(Examples.of(log, configured.features), configured.objective, configured.training)
     np.save(folder / MATRIX_FILE, material.matrix)
     np.save(folder / "labels.npy", np.stack(list(material.labels.values())))
+    (folder / HEADS_FILE).write_bytes(msgspec.json.encode(list(material.labels)))
     return {"heads": list(material.labels)}
 
 

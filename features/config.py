@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from features import limits, toml_lines
+from features.choices import Demotion, Drift, Exploration, Gate, Part, PositiveInt, Training
 from features.limits import LimitDefinition
 from features.objective import Objective
 from features.records import Event, Identifier, Mode, Probability, Scalar
@@ -17,8 +18,6 @@ from features.vector import FeatureDefinitions, FeatureSet
 
 T = TypeVar("T")
 
-PositiveInt = Annotated[int, Meta(ge=1)]
-Share = Annotated[float, Meta(gt=0.0, le=1.0)]
 ClassifierName = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9_-]{0,31}\Z")]  # it becomes part of a model's name
 
 
@@ -26,15 +25,11 @@ class ConfigurationError(ValueError):
     """A configuration that cannot be used: names the file, the line, the field and the rule."""
 
 
-class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the configuration: unknown fields are refused, since most of them are misspelt ones."""
-
-
 class Destination(Part, frozen=True, kw_only=True):
     """Where an event may go. ``attributes`` are features that do not change; ``region`` is what residency rules read."""
 
     region: str | None = None
-    attributes: dict[str, Scalar] = {}
+    attributes: dict[str, Scalar] = msgspec.field(default_factory=dict)
 
 
 class Rule(Part, frozen=True, kw_only=True):
@@ -54,150 +49,13 @@ class StaticRoutes(Part, frozen=True, kw_only=True):
     """
 
     by: str | None = None
-    routes: dict[str, tuple[str, ...]] = {}
+    routes: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     default: tuple[str, ...] = ()
 
     def order(self, event: Event) -> tuple[str, ...]:
         """Return the destinations for ``event``, most wanted first."""
         specific = self.routes.get(str(event.attributes.get(self.by)), ()) if self.by else ()
         return specific + self.default
-
-
-class Exploration(Part, frozen=True, kw_only=True):
-    """How a policy spreads its choice, so that the log can answer what other choices would have done.
-
-    ``epsilon`` is the share of events drawn evenly from the eligible (a floor of ``epsilon / n_eligible`` under every
-    propensity); ``squarecb`` spreads by predicted value with learning rate ``gamma``, under the same floor.
-    ``static_epsilon`` is the floor while the static routes decide.
-
-    ``budget`` is the most expected value that exploring may cost an event, in units of the reward, or ``budget_share``,
-    the same as a share of the objective's range: what would cost more is mixed with the greedy choice until it does not.
-    Under ``min_propensity`` no eligible candidate's probability falls, unless that floor alone is beyond the budget: the
-    decision is then not explored, and its propensity is 1. A budget of 0 explores nothing. The static routes predict no
-    loss: their floor is not bounded.
-    """
-
-    kind: Literal["none", "epsilon", "squarecb"] = "epsilon"
-    epsilon: Probability = 0.05
-    gamma: Annotated[float, Meta(gt=0.0)] = 10.0
-    static_epsilon: Probability = 0.0
-    budget: Annotated[float, Meta(ge=0.0)] | None = None
-    budget_share: Probability | None = None
-    min_propensity: Probability = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse a budget said twice."""
-        if self.budget is not None and self.budget_share is not None:
-            raise ValueError(f"budget or budget_share, got both: {self.budget} and {self.budget_share}")
-
-    @property
-    def is_bounded(self) -> bool:
-        """Whether a budget or a least propensity bounds the spread."""
-        return self.budget is not None or self.budget_share is not None or self.min_propensity > 0.0
-
-    def allowance(self, value_range: float) -> float | None:
-        """Return the budget in units of the reward, whose ``value_range`` is high - low; None where there is none."""
-        return self.budget if self.budget_share is None else self.budget_share * value_range
-
-
-class Rung(Part, frozen=True, kw_only=True):
-    """A step of the canary ladder: its share, and how many decisions it lasts at the least."""
-
-    share: Share
-    min_decisions: PositiveInt = 500
-
-
-class Gate(Part, frozen=True, kw_only=True):
-    """How a candidate is judged: offline, then live. Margins are in units of the reward.
-
-    Of a sticky key the first ``max_key_decisions`` on each rung count: more make every bet smaller, fewer waste decisions.
-    """
-
-    alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.05
-    margin: Annotated[float, Meta(ge=0.0)] = 0.0
-    offline_margin: Annotated[float, Meta(ge=0.0)] = 0.0
-    min_decisions: PositiveInt = 200
-    max_decisions: PositiveInt = 50_000
-    max_key_decisions: PositiveInt = 20
-    max_failure_rise: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.05
-    evidence_max_age_hours: Annotated[float, Meta(gt=0.0)] = 72.0
-    two_person: bool = False
-    ladder: tuple[Rung, ...] = (Rung(share=0.01), Rung(share=0.05), Rung(share=0.25), Rung(share=0.5))
-
-    def __post_init__(self) -> None:
-        """Refuse a ladder that does not climb."""
-        shares = [rung.share for rung in self.ladder]
-        if not shares or shares != sorted(set(shares)):
-            raise ValueError(f"ladder shares must rise from rung to rung, got {shares}")
-
-
-FormName = Literal["pooled", "own", "blend", "shared"]
-
-
-class Training(Part, frozen=True, kw_only=True):
-    """How the router of a stream is fitted.
-
-    ``forms`` compete on decisions they have not seen: ``pooled`` has one model of all (event, destination) pairs, ``own``
-    one more for every destination with ``min_own_outcomes``, ``blend`` the mean of both; ``shared`` is a forest whose
-    trees serve all destinations and whose leaves are each one's own, for logs of a few thousand events. At most ``contest_decisions``
-    of the log are used for that, in ``contest_folds`` folds; 0 takes the first form. ``latency_quantiles`` are predicted
-    beside the mean where outcomes carry latencies.
-
-    ``n_boosters`` are fitted per head on different seeds and averaged. ``latency_offset`` names the number feature that
-    carries the latency a candidate promises, in minutes: the latency head then learns what comes on top of it.
-    ``max_weight`` clips the inverse-propensity weights; at 1 every outcome weighs the same. ``holdout_share`` of the
-    log's time, its latest part, is kept from the fit and judges the candidate. ``known_later`` lists what becomes known
-    only after a decision (``event.x``): no feature may read it. ``leakage_allowed`` lists columns that may tell the
-    outcome as well as they do, such as a promised time.
-    """
-
-    min_decisions: PositiveInt = 1_000
-    holdout_share: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.2
-    rounds: PositiveInt = 200
-    n_boosters: PositiveInt = 1
-    learning_rate: Share = 0.05
-    leaves: Annotated[int, Meta(ge=2)] = 31
-    min_leaf: PositiveInt = 50
-    feature_share: Share = 1.0
-    row_share: Share = 1.0
-    l2: Annotated[float, Meta(ge=0.0)] = 0.0
-    category_smoothing: Annotated[float, Meta(ge=0.0)] = 10.0
-    max_bin: Annotated[int, Meta(ge=2, le=65_535)] = 255
-    max_weight: Annotated[float, Meta(ge=1.0)] = 1.0
-    forms: Annotated[tuple[FormName, ...], Meta(min_length=1)] = ("pooled", "own", "blend")
-    contest_decisions: Annotated[int, Meta(ge=0)] = 10_000
-    contest_folds: Annotated[int, Meta(ge=2)] = 3
-    min_own_outcomes: PositiveInt = 200
-    latency_quantiles: tuple[Annotated[float, Meta(gt=0.0, lt=1.0)], ...] = (0.5, 0.9)
-    latency_offset: str | None = None
-    seed: int = 0
-    threads: PositiveInt = 2
-    known_later: tuple[str, ...] = ()
-    leakage_allowed: tuple[str, ...] = ()
-
-
-class Drift(Part, frozen=True, kw_only=True):
-    """When the world of a stream has moved away from the one its champion learned, so that the router is fitted anew.
-
-    What was decided within the last ``window_hours``, and after the champion's training, is compared with the training
-    window; either must hold ``min_decisions`` in ``min_clusters``. A feature drifts above ``psi`` (.25 is the usual word
-    for a major change; Siddiqi, 2006), calibration where predicted and observed success certainly differ by more than
-    ``calibration_gap``; ``alpha`` is the chance of a false alarm per look, over all features and over calibration each.
-    ``ignored`` columns move by nature (the average of a month, say, in a window of four weeks). Within
-    ``cooldown_hours`` of a retraining drift is said but nothing is fitted. ``max_decisions`` of each window are read,
-    drawn by a hash.
-    """
-
-    enabled: bool = True
-    window_hours: Annotated[float, Meta(gt=0.0)] = 672.0
-    min_decisions: Annotated[int, Meta(ge=100)] = 500
-    min_clusters: Annotated[int, Meta(ge=10)] = 10
-    max_decisions: PositiveInt = 20_000
-    psi: Annotated[float, Meta(gt=0.0)] = 0.25
-    calibration_gap: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.05
-    alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.01
-    cooldown_hours: Annotated[float, Meta(ge=0.0)] = 168.0
-    ignored: tuple[str, ...] = ()
 
 
 def classifier_model(name: str) -> str:
@@ -223,6 +81,7 @@ class Stream(Part, frozen=True, kw_only=True):
     gate: Gate = Gate()
     training: Training = Training()
     drift: Drift = Drift()
+    demotion: Demotion = Demotion()
     mode: Mode = "off"
     refusal: str | None = None
     text_field: str | None = None
@@ -277,7 +136,7 @@ class Configuration(Part, frozen=True, kw_only=True):
     destinations: dict[Identifier, Destination]
     rules: tuple[Rule, ...] = ()
     forecast: Forecast | None = None
-    classifiers: dict[ClassifierName, Classifier] = {}
+    classifiers: dict[ClassifierName, Classifier] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse names that lead nowhere."""

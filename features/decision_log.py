@@ -151,22 +151,6 @@ class DecisionLog:
         late = later_part(self.decided_at, self.cluster, holdout_share)
         return self.take(~late), self.take(late)
 
-    def revealed_alone(self) -> "DecisionLog":
-        """Return the log without the rows whose outcome it does not know: all that a fit reads, a fraction of the memory."""
-        known = np.zeros(int(self.offsets[-1]), np.bool_)
-        known[self.revealed().row] = True
-        place_of = np.cumsum(known) - 1
-        return replace(
-            self,
-            offsets=np.concatenate(([0], place_of + 1))[self.offsets],
-            chosen=place_of[self.chosen],
-            numbers=self.numbers[known],
-            categories=[column.take(known) for column in self.categories],
-            destination=self.destination.take(known),
-            policies={name: column[known] for name, column in self.policies.items()},
-            probes=None if self.probes is None else replace(self.probes, row=place_of[self.probes.row]),
-        )
-
 
 def later_part(decided_at: Instants, cluster: Integers, holdout_share: float) -> NDArray[np.bool_]:
     """Return which decisions (rising in time) are the later part: no cluster is cut, it has at least ``holdout_share``.

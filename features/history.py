@@ -1,10 +1,12 @@
 """What the log says: rewards, rows to train on, single decisions and counts, from the warehouse or a snapshot alike."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +22,8 @@ PLAIN = (
     *("decision_id", "decided_at", "arm_unit", "assigned", "propensity", "feature_set", "content", "explored"),
     *("success", "latency_ms", "cost_usd", "status"),
 )
+# What a fit reads: of every decision the candidates whose outcome is known.
+REVEALED = (*PLAIN, "destinations", "eligible", "assigned_index", "numbers", "categories", "probes")
 _US_PER_MINUTE = 60_000_000
 
 
@@ -51,6 +55,8 @@ def rewards(
     until: datetime | None = None,
     names: Sequence[str] = (),
     one_in: int = 1,
+    among: Sequence[str] | None = None,
+    revealed_only: bool = False,
 ) -> pa.Table:
     """Return every decision of ``stream`` made in [``since``, ``until``), with its reward as known at ``as_of``.
 
@@ -59,7 +65,9 @@ def rewards(
     outcomes within the window the one of the highest attempt counts, of one attempt the one that the assigned
     destination served. An outcome observed after the window never counts: what a gate has counted stays as it was.
 
-    With ``names`` only those columns are read: `PLAIN` are all that are no vectors, a few bytes a row.
+    With ``names`` only those columns are read: `PLAIN` are all that are no vectors, a few bytes a row. With ``among`` only
+    the decisions of these ids are. ``revealed_only`` lists of every decision the candidates whose outcome is known alone
+    (``destinations``, ``eligible``, ``assigned_index``, ``numbers``, ``categories``).
 
     ``reward`` is null while open; ``lost`` and ``censored`` take the objective's default. An outcome is taken as known
     from ``observed_at`` on, whenever it was ingested, so that logs of the past can be replayed.
@@ -67,7 +75,8 @@ def rewards(
     Decisions whose outcomes come fast close before slower ones of the same age: end ``until`` one window before
     ``as_of`` where that would bias. Of every ``one_in`` decisions one is returned, drawn by a hash of its id.
     """
-    parameters = {"stream": stream, "as_of": as_of, "since": since, "until": until, "one_in": one_in}
+    chosen = {"one_in": one_in, "among": among, "revealed_only": revealed_only}
+    parameters = {"stream": stream, "as_of": as_of, "since": since, "until": until, **chosen}
     window_us = int(objective.window_minutes * _US_PER_MINUTE)
     with source.transaction() as session:
         table = session.query("rewards", columns=names, window_us=window_us, **parameters)
@@ -83,20 +92,15 @@ def training_rows(
     feature_set: str,
     content: str | None = None,
     as_of: datetime,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    names: Sequence[str] = (),
-    one_in: int = 1,
+    **chosen: Any,
 ) -> TrainingRows:
-    """Return the rows of `rewards` that may be trained on, of its columns ``names`` where some are named.
+    """Return the rows of `rewards`, with what else may be ``chosen`` of it, that may be trained on.
 
     Left out, each counted under the first reason that applies: ``open``, ``lost`` and ``censored`` ones,
     ``not_explored`` (an override decided), ``other_feature_set`` (vectors that cannot be compared), and
     ``other_classifier`` (vectors that hold other answers than those of the classifier ``content``, a digest; None: of none).
     """
-    table = rewards(
-        source, stream, objective=objective, as_of=as_of, since=since, until=until, names=names, one_in=one_in
-    )
+    table = rewards(source, stream, objective=objective, as_of=as_of, **chosen)
     reason = pc.case_when(
         pc.make_struct(
             pc.invert(pc.is_in(table["status"], pa.array(TRAINABLE))),
@@ -127,6 +131,17 @@ def decision(source: Source, decision_id: str) -> Decision | None:
     with source.transaction() as session:
         found = columns.decisions_in(session.query("decision", decision_id=decision_id))
     return found[0] if found else None
+
+
+def violations(source: Source) -> list[Decision]:
+    """Return the decisions that went where their rules forbid; ingest keeps them apart, and counts them nowhere else."""
+    with source.transaction() as session:
+        raw = session.query("violations")["raw"].to_pylist()
+    found = []
+    for record in raw:
+        with contextlib.suppress(msgspec.MsgspecError):  # a row that was no JSON says no more than its rule
+            found.append(msgspec.json.decode(record, type=Decision))
+    return found
 
 
 def outcomes(source: Source, decision_id: str) -> list[Outcome]:

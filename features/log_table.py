@@ -15,7 +15,7 @@ Integers = NDArray[np.int64]
 def from_table(table: pa.Table, definitions: FeatureDefinitions, *, cluster_by: str) -> DecisionLog:
     """Return the rows of `history.training_rows` or (closed ones of) `history.rewards` as arrays.
 
-    ``cluster_by`` is the stream's ``cluster``: ``decision``, ``key`` (the unit of the canary arm) or ``day`` (in the
+    Policies and champions are those of a table that tells them. ``cluster_by`` is the stream's ``cluster``: ``decision``, ``key`` (the unit of the canary arm) or ``day`` (in the
     features' zone). Candidates that were not eligible are left out.
 
     Raises
@@ -51,8 +51,8 @@ def from_table(table: pa.Table, definitions: FeatureDefinitions, *, cluster_by: 
             for column in range(len(definitions.categories))
         ],
         destination=destinations.take(eligible),
-        champion=table["champion"].to_numpy(),
-        policies=_policies(table, lengths, eligible),
+        champion=table["champion"].to_numpy() if "champion" in table.column_names else None,
+        policies=_policies(table, lengths, eligible) if "policies" in table.column_names else {},
         timed_out=pc.equal(table["status"], "timeout").to_numpy(),
         probes=_probes(table, destinations, starts, eligible),
     )

@@ -1,7 +1,7 @@
 """The log of a stream as training reads it, in bounded memory: whole where candidates are compared, else what was revealed.
 
-Logged vectors are all candidates', so a long log is mostly rows that no fit reads. It is read window by window of time;
-of each decision either all candidates stay (the holdout, and the sample on which forms compete) or the revealed alone.
+Logged vectors are all candidates', so a long log is mostly rows that no fit reads. It is read some decisions at a time, in
+order of time: all candidates of the holdout and of the sample on which forms compete, the revealed ones alone of the rest.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,15 +23,19 @@ from features.warehouse import Source
 Integers = NDArray[np.int64]
 Instants = NDArray[np.datetime64]
 
-WINDOW_DECISIONS = 50_000  # read at once
+WHOLE_AT_ONCE = 50_000  # decisions with all their candidates
+REVEALED_AT_ONCE = 200_000  # with a candidate each, or few
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingLog:
-    """``training`` holds the revealed rows alone, ``sample`` all candidates of some of it, ``holdout`` the later part whole."""
+    """``training`` holds the revealed rows alone, ``holdout`` the later part whole.
+
+    ``sample`` is all candidates of some of ``training``, None where no forms compete.
+    """
 
     training: DecisionLog
-    sample: DecisionLog
+    sample: DecisionLog | None
     holdout: DecisionLog
 
 
@@ -42,7 +46,7 @@ def read_plain(
 
     ``content`` is the digest of the classifier whose answers the vectors must hold, None for none.
     """
-    return _rows(source, stream, configured, as_of=as_of, names=history.PLAIN, content=content)
+    return _Reader(source, stream, configured, as_of, content).rows(names=history.PLAIN)
 
 
 def read(
@@ -64,33 +68,84 @@ def read(
     if not rows.table.num_rows:
         raise ValueError("no closed decisions")
     settings = configured.training
-    decided_at = rows.table["decided_at"].cast(pa.timestamp("us")).to_numpy()
-    cluster = log_table.clusters(rows.table, configured.cluster, configured.features.zone)
-    late = decision_log.later_part(decided_at, cluster, settings.holdout_share)
-    sampled = np.zeros(len(late), np.bool_)
-    sampled[~late] = decision_log.random_place(cluster[~late], settings.seed) < settings.contest_decisions
-    training, sample, holdout = [], [], []
-    for window, at in _windows(decided_at):
-        table = _rows(source, stream, configured, as_of=as_of, content=content, since=window[0], until=window[1]).table
-        log = log_table.from_table(table, configured.features, cluster_by="decision")
-        log = replace(log, cluster=cluster[at])
-        training.append(log.take(~late[at]).revealed_alone())
-        sample.append(log.take(sampled[at]))
-        holdout.append(log.take(late[at]))
-    return TrainingLog(training=concatenate(training), sample=concatenate(sample), holdout=concatenate(holdout))
+    plan = _Plan.of(rows.table, configured)
+    late = decision_log.later_part(plan.decided_at, plan.cluster, settings.holdout_share)
+    early = np.flatnonzero(~late)
+    compared = early[decision_log.random_place(plan.cluster[early], settings.seed) < settings.contest_decisions]
+    reader = _Reader(source, stream, configured, as_of, content)
+    return TrainingLog(
+        training=reader.log(plan, early, revealed_only=True),
+        sample=reader.log(plan, compared) if compared.size else None,
+        holdout=reader.log(plan, np.flatnonzero(late)),
+    )
 
 
-def concatenate(parts: Sequence[DecisionLog]) -> DecisionLog:
-    """Return the logs one after the other."""
+@dataclass(frozen=True)
+class _Plan:
+    """Which decisions there are, rising in time, and which of them share fate."""
+
+    decision_id: pa.ChunkedArray
+    decided_at: Instants
+    cluster: Integers
+
+    @classmethod
+    def of(cls, table: pa.Table, configured: Stream) -> "_Plan":
+        cluster = log_table.clusters(table, configured.cluster, configured.features.zone)
+        return cls(table["decision_id"], table["decided_at"].cast(pa.timestamp("us")).to_numpy(), cluster)
+
+    def windows(self, places: Integers, n_at_once: int) -> Iterator[tuple[Integers, dict[str, Any]]]:
+        """Yield the ``places`` some at a time, each with what makes a query return just those decisions."""
+        for at in (places[start : start + n_at_once] for start in range(0, len(places), n_at_once)):
+            since, last = self.decided_at[at[0]], self.decided_at[at[-1]]
+            n_within = np.searchsorted(self.decided_at, last, "right") - np.searchsorted(self.decided_at, since)
+            among = None if n_within == len(at) else self.decision_id.take(pa.array(at)).to_pylist()
+            yield at, {"since": _instant(since), "until": _instant(last + np.timedelta64(1, "us")), "among": among}
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Asks ``source`` for the rows that may be trained on."""
+
+    source: Source
+    stream: str
+    configured: Stream
+    as_of: datetime
+    content: str | None
+
+    def rows(self, **chosen: Any) -> TrainingRows:
+        return history.training_rows(
+            self.source,
+            self.stream,
+            objective=self.configured.objective,
+            feature_set=self.configured.features.version,
+            content=self.content,
+            as_of=self.as_of,
+            **chosen,
+        )
+
+    def log(self, plan: _Plan, places: Integers, *, revealed_only: bool = False) -> DecisionLog:
+        """Return the decisions at ``places``, with all candidates or those alone whose outcome is known."""
+        parts = []
+        names = history.REVEALED if revealed_only else ()
+        for at, window in plan.windows(places, REVEALED_AT_ONCE if revealed_only else WHOLE_AT_ONCE):
+            table = self.rows(**window, names=names, revealed_only=revealed_only).table
+            log = log_table.from_table(table, self.configured.features, cluster_by="decision")
+            parts.append(replace(log, cluster=plan.cluster[at]))
+        return concatenate(parts)
+
+
+def concatenate(parts: list[DecisionLog]) -> DecisionLog:
+    """Return the logs one after the other; ``parts`` lose their vectors on the way, so that these never stand twice."""
+    if len(parts) == 1:
+        return parts[0]
     n_rows = [int(part.offsets[-1]) for part in parts]
     starts = np.concatenate(([0], np.cumsum(n_rows)))
     offsets = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=False)]
     plain = ("decision_id", "decided_at", "cluster", "propensity", "reward", "success", "latency_ms", "cost_usd")
-    joined = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in (*plain, "timed_out", "numbers")
-    }
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*plain, "timed_out")}
     return DecisionLog(
         **joined,
+        numbers=_drain(parts, starts),
         offsets=np.concatenate(([0], *offsets)),
         chosen=np.concatenate([part.chosen + start for part, start in zip(parts, starts, strict=False)]),
         categories=[_join(columns) for columns in zip(*(part.categories for part in parts), strict=True)],
@@ -99,6 +154,15 @@ def concatenate(parts: Sequence[DecisionLog]) -> DecisionLog:
         champion=_join_champions(parts),
         probes=_join_probes(parts, starts),
     )
+
+
+def _drain(parts: list[DecisionLog], starts: Integers) -> NDArray[np.float64]:
+    """Move the vectors of ``parts`` into one matrix."""
+    numbers = np.empty((int(starts[-1]), parts[0].numbers.shape[1]))
+    for place, part in enumerate(parts):
+        numbers[starts[place] : starts[place + 1]] = part.numbers
+        parts[place] = replace(part, numbers=part.numbers[:0].copy())
+    return numbers
 
 
 def _join(columns: Sequence[CategoryColumn]) -> CategoryColumn:
@@ -132,20 +196,6 @@ def _join_probes(parts: Sequence[DecisionLog], starts: Integers) -> Revealed | N
     for each in probes[1:]:
         joined = each if joined is None else joined.beside(each)
     return joined
-
-
-def _rows(source: Source, stream: str, configured: Stream, **window: Any) -> TrainingRows:
-    return history.training_rows(
-        source, stream, objective=configured.objective, feature_set=configured.features.version, **window
-    )
-
-
-def _windows(decided_at: Instants) -> Iterator[tuple[tuple[datetime, datetime | None], slice]]:
-    """Yield windows of about `WINDOW_DECISIONS`, each with the places of its decisions; ``decided_at`` rises."""
-    cuts = np.searchsorted(decided_at, np.unique(decided_at[::WINDOW_DECISIONS]))  # one instant is never cut
-    for start, end in zip(cuts, [*cuts[1:], len(decided_at)], strict=True):
-        until = None if end == len(decided_at) else _instant(decided_at[end])
-        yield (_instant(decided_at[start]), until), slice(int(start), int(end))
 
 
 def _instant(at: np.datetime64) -> datetime:

@@ -5,47 +5,28 @@ one generation of the ledger, so a step that was killed half way is simply taken
 """
 
 import hashlib
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from features import history
-from features.config import Gate
-from flows import pinning
+from features.choices import Gate
+from flows import canary, pinning, shadow
+from flows.canary import Look
 from flows.publishing import publish
 from flows.wiring import Wiring, wire
 from models import evidence
-from models.card import read_card
 from models.registered import Downloaded, Version
 from models.releases import bundle, transitions
 from models.releases.bundle import BundleError
-from validation import canary, canary_gate, canary_table, trust
-from validation.canary import Verdict
-from validation.canary_gate import CanaryGate
-from validation.canary_log import CanaryLog
+from validation import canary_plot, trust
 from validation.trust import STATIC, Approval, Facts
 
 ROUTER = "router"
-
-
 REFUSED_TAG = "turnout.refused"
-
-
-class LadderError(ValueError):
-    """A ladder that was changed under a live canary: names the stream and the share."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """One look at a live canary."""
-
-    log: CanaryLog
-    gate: CanaryGate
-    verdict: Verdict
+CANARY_FOLDER = "canary"  # of a run's artifacts: what its canary showed
 
 
 def pending_versions(wired: Wiring, model: str, stream: str) -> list[Version]:
@@ -91,65 +72,26 @@ def read_approval(version: Version) -> Approval:
     return Approval.from_tags({**made_there, **version.tags})
 
 
-def look(wired: Wiring, stream: str) -> Look:
-    """Judge the live canary of ``stream`` on all that is closed by now."""
-    configured = wired.configuration.streams[stream]
-    canary_digest = wired.canary(stream)
-    rewards = history.rewards(
-        wired.warehouse,
-        stream,
-        objective=configured.objective,
-        as_of=wired.now,
-        since=_began_at(wired, stream, canary_digest),
-    )
-    card = read_card(wired.store.path(canary_digest))
-    bounds = (card.value_low, card.value_high)
-    log = canary_table.canary_log(canary_table.closed_prefix(rewards, canary_digest), configured, bounds)
-    gate = canary_gate.build_gate(
-        configured.gate,
-        configured.objective,
-        value_low=bounds[0],
-        value_high=bounds[1],
-        max_unit_size=configured.gate.max_key_decisions if configured.sticky else 1,
-    )
-    return Look(log=log, gate=gate, verdict=canary.judge(log, gate))
-
-
-def act(wired: Wiring, stream: str, seen: Look, *, dry_run: bool) -> dict[str, Any]:
-    """Do what the verdict says: promote, withdraw, climb a rung, or wait.
-
-    Raises
-    ------
-    LadderError
-        If the canary's share is on no rung any more.
-    """
-    live, verdict = wired.live(stream), seen.verdict
-    shares = [rung.share for rung in seen.gate.ladder]
-    if live.canary_share not in shares:
-        raise LadderError(f"streams.{stream}.gate.ladder has no rung of {live.canary_share:g}, the live canary's share")
-    rung = shares.index(live.canary_share)
-    following = canary.next_rung(verdict, seen.log, seen.gate, rung)
-    report = {"stream": stream, "canary": live.canary, **asdict(verdict), "share": live.canary_share}
-    if dry_run or (verdict.state in ("inconclusive", "no_data") and following == rung):
-        return {**report, "generation": wired.generation}
-    said = {"verdict": verdict.state, "e_value": f"{verdict.e_value:.6g}", "n_decisions": str(verdict.n_decisions)}
-    why: dict[str, Any] = {"stream": stream, "reason": "; ".join(verdict.reasons), "evidence": said}
-    if verdict.state == "promote":
-        return {**report, "generation": wired.append(transitions.promote, **why)}
-    if verdict.state == "rollback":
-        return {**report, "generation": wired.append(transitions.withdraw, **why)}
-    share = shares[following]
-    generation = wired.append(transitions.advance_canary, share=share, **why)
-    return {**report, "state": "advanced", "share": share, "generation": generation}
+def show(wired: Wiring, stream: str, seen: Look) -> None:
+    """Draw how the canary does, onto the run of the version that it is; a canary without one is drawn nowhere."""
+    version = _version_of(wired, wired.canary(stream))
+    if version is not None:
+        path = wired.workspace(f"canary-{version.name}-{version.number}") / "canary.png"
+        canary_plot.draw(seen.log, seen.gate).savefig(path, dpi=120)
+        wired.registry.attach(version, path, CANARY_FOLDER)
 
 
 def mirror_aliases(wired: Wiring, stream: str) -> None:
     """Let MLflow's aliases say what the ledger says: ``champion-STREAM`` and ``challenger-STREAM``. Nothing reads them back."""
     live = wired.live(stream)
     for alias, digest in (("champion", live.champion), ("challenger", live.canary)):
-        versions = (v for v in wired.registry.versions(ROUTER) if Approval.from_tags(v.tags).digest == digest)
-        if digest is not None and (version := next(versions, None)) is not None:
+        if digest is not None and (version := _version_of(wired, digest)) is not None:
             wired.registry.set_alias(version, f"{alias}-{stream}")
+
+
+def _version_of(wired: Wiring, digest: str) -> Version | None:
+    versions = (v for v in wired.registry.versions(ROUTER) if Approval.from_tags(v.tags).digest == digest)
+    return next(versions, None)
 
 
 def _facts(wired: Wiring, approval: Approval, downloaded: Downloaded) -> Facts:
@@ -186,26 +128,19 @@ def _release(wired: Wiring, version: Version, approval: Approval) -> int:
     why: dict[str, Any] = {"reason": f"approved by {approval.approver}", "evidence": said}
     if approval.kind != ROUTER:
         return wired.append(transitions.release_model, name=approval.kind, digest=approval.digest, **why)
-    share = wired.configuration.streams[approval.stream].gate.ladder[0].share
+    gate = wired.configuration.streams[approval.stream].gate
+    if gate.shadow_decisions:
+        return wired.append(transitions.release_shadow, stream=approval.stream, digest=approval.digest, **why)
+    share = gate.ladder[0].share
     return wired.append(transitions.start_canary, stream=approval.stream, digest=approval.digest, share=share, **why)
-
-
-def _began_at(wired: Wiring, stream: str, canary_digest: str) -> datetime | None:
-    """Return when the canary that is live now began: an earlier try of the same bytes is another canary."""
-    began_at = None
-    for recorded in wired.ledger.entries():
-        release = recorded.entry.streams.get(stream)
-        if release is None or release.canary != canary_digest:
-            began_at = None
-        elif began_at is None:
-            began_at = recorded.entry.at
-    return began_at
 
 
 _pending = task(retries=3, retry_delay_seconds=10, cache_policy=NO_CACHE)(pending_versions)
 _admit = task(cache_policy=NO_CACHE)(admit)
-_look = task(cache_policy=NO_CACHE)(look)
-_act = task(cache_policy=NO_CACHE)(act)
+_look = task(cache_policy=NO_CACHE)(canary.look)
+_show = task(retries=3, retry_delay_seconds=10, cache_policy=NO_CACHE)(show)
+_act = task(cache_policy=NO_CACHE)(canary.act)
+_observe = task(cache_policy=NO_CACHE)(shadow.advance)
 _mirror = task(retries=3, retry_delay_seconds=10, cache_policy=NO_CACHE)(mirror_aliases)
 
 
@@ -213,11 +148,19 @@ _mirror = task(retries=3, retry_delay_seconds=10, cache_policy=NO_CACHE)(mirror_
 def promote(stream: str, as_of: str | None = None, *, dry_run: bool = False) -> dict[str, Any]:
     """Take one step for the router of ``stream``: look at its live canary, or admit the newest approval.
 
-    Returns a report: ``state`` is ``idle``, ``admitted``, ``refused``, ``advanced`` or the verdict, with reasons and numbers.
+    Returns a report: ``state`` is ``idle``, ``cooling_down``, ``admitted``, ``refused``, ``observing``, ``canary_begun``,
+    ``advanced`` or the verdict, with reasons and numbers.
     """
     wired = wire(as_of)
     if wired.live(stream).canary is not None:
-        report = _act(wired, stream, _look(wired, stream), dry_run=dry_run)
+        seen = _look(wired, stream)
+        if not dry_run:
+            _show(wired, stream, seen)
+        report = _act(wired, stream, seen, dry_run=dry_run)
+    elif (until := canary.cools_until(wired, stream)) is not None:
+        return publish("promote", {"state": "cooling_down", "stream": stream, "until": until.isoformat()})
+    elif (since := shadow.approved(wired, stream)) is not None:
+        report = _observe(wired, stream, since, dry_run=dry_run)
     elif versions := _pending(wired, ROUTER, stream):
         report = _admit(wired, versions[0], dry_run=dry_run)
     else:

@@ -82,6 +82,11 @@ class Units:
                 f"outside its bounds [{self.low[unit]:g}, {self.high[unit]:g}] per decision"
             )
 
+    def first(self, n_units: int) -> "Units":
+        """Return the first of the units."""
+        columns = (column[:n_units] for column in (self.total, self.size, self.low, self.high))
+        return Units(**dict(zip(("total", "size", "low", "high"), columns, strict=True)), max_size=self.max_size)
+
     def mirrored(self) -> "Units":
         """Return the units with every sign turned: what is small becomes large."""
         return Units(total=-self.total, size=self.size, low=-self.high, high=-self.low, max_size=self.max_size)

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from features.config import Exploration
+from features.choices import Exploration
 from features.decision_log import DecisionLog
 from features.objective import MS_PER_MINUTE
 from models import evaluation, policy, pricing

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from features.config import FormName, Training
+from features.choices import FormName, Training
 from features.decision_log import DecisionLog
 from features.objective import Objective
 from features.vector import FeatureDefinitions

@@ -9,6 +9,7 @@ from features.vector import CategoryColumn
 
 Floats = NDArray[np.float64]
 MISSING = float("nan")
+_ROWS_AT_ONCE = 65_536
 
 
 class Encoder:
@@ -29,12 +30,16 @@ class Encoder:
         ]
         return matrix
 
-    def columns(self, numbers: Floats, categories: Sequence[CategoryColumn]) -> Floats:
-        """Return the same matrix for a whole log, one `CategoryColumn` per category."""
-        n_numbers = numbers.shape[1]
-        matrix = np.empty((len(numbers), n_numbers + len(self._codes)))
-        matrix[:, :n_numbers] = numbers
+    def columns(
+        self, numbers: Floats, categories: Sequence[CategoryColumn], rows: NDArray[np.int64] | None = None
+    ) -> Floats:
+        """Return the same matrix for a whole log, one `CategoryColumn` per category; or for these ``rows`` of it."""
+        n_rows, n_numbers = len(numbers) if rows is None else len(rows), numbers.shape[1]
+        matrix = np.empty((n_rows, n_numbers + len(self._codes)))
+        for at in (slice(start, start + _ROWS_AT_ONCE) for start in range(0, n_rows, _ROWS_AT_ONCE)):
+            matrix[at, :n_numbers] = numbers[at if rows is None else rows[at]]  # a whole copy would double the memory
         for column, (category, codes) in enumerate(zip(categories, self._codes, strict=True)):
             known = np.array([codes.get(value, MISSING) for value in category.values] + [MISSING])
-            matrix[:, n_numbers + column] = known[category.codes]  # -1 reads the last: missing
+            wanted = category.codes if rows is None else category.codes[rows]
+            matrix[:, n_numbers + column] = known[wanted]  # -1 reads the last: missing
         return matrix

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from features.config import Training
+from features.choices import Training
 from features.decision_log import DecisionLog
 from features.objective import Objective
 from features.vector import CategoryColumn, FeatureDefinitions
@@ -30,7 +30,7 @@ class Examples:
     """One row per revealed outcome: the candidate's vector and what became of it.
 
     ``numbers`` float64[n, n_numbers] in the order of ``number_names``, ``categories`` one column per name in
-    ``category_names``; ``success`` 0/1, ``latency_ms`` and ``cost_usd`` float64[n], NaN where an outcome does not
+    ``category_names``; with ``rows`` (int64[n]) they are a longer table, of which these rows are meant; ``success`` 0/1, ``latency_ms`` and ``cost_usd`` float64[n], NaN where an outcome does not
     say; ``propensity`` float64[n] of being revealed, NaN where nobody logged it; ``timed_out`` bool[n]: the latency is
     a lower bound. ``destination_column`` names the category that is the destination, if one is.
     """
@@ -45,12 +45,13 @@ class Examples:
     propensity: Floats
     timed_out: Mask | None = None
     destination_column: str | None = None
+    rows: Integers | None = None
 
     @classmethod
     def of(cls, log: DecisionLog, features: FeatureDefinitions, kept: Mask | None = None) -> Self:
         """Return a row for every outcome that ``log`` reveals: the assigned candidates', then the probed ones'.
 
-        With ``kept`` (bool[n]) only those of these decisions: a long log is too large to be cut in two first.
+        With ``kept`` (bool[n]) only those of these decisions. The vectors stay the log's own: nothing is copied.
         """
         revealed = log.revealed()
         if kept is not None:
@@ -58,8 +59,9 @@ class Examples:
         return cls(
             number_names=tuple(features.numbers),
             category_names=tuple(features.categories),
-            numbers=log.numbers[revealed.row],
-            categories=[column.take(revealed.row) for column in log.categories],
+            numbers=log.numbers,
+            categories=log.categories,
+            rows=revealed.row,
             success=revealed.success,
             latency_ms=revealed.latency_ms,
             cost_usd=revealed.cost_usd,

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from features.config import Training
+from features.choices import Training
 from features.decision_log import DecisionLog, random_place
 from features.objective import Objective
 from features.vector import FeatureDefinitions
@@ -71,9 +71,11 @@ def learn(
         return train(Examples.of(log, features), folder, subject)
     place = random_place(log.cluster, settings.seed)
     compared = sample or log.take(place < settings.contest_decisions)
-    choice = contest.hold(compared, features, subject.objective, settings, subject.limited)
     if compared.n_decisions == log.n_decisions:
+        choice = contest.hold(compared, features, subject.objective, settings, subject.limited)
         return train(Examples.of(log, features), folder, subject, choice)
+    alone = msgspec.structs.replace(settings, n_boosters=1)  # a mean of several moves all forms alike
+    choice = contest.hold(compared, features, subject.objective, alone, subject.limited)
     choice = replace(choice, rounds={})  # a sample asks for fewer than the whole log can bear
     n_kept = min(settings.contest_decisions, int(CALIBRATION_SHARE * log.n_decisions))
     fitted = train(Examples.of(log, features, place >= n_kept), folder, subject, choice)

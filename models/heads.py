@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from features.config import Training
+from features.choices import Training
 from features.objective import MS_PER_MINUTE, Objective
 from features.vector import CategoryColumn
 from models import boosting, durations, examples, partition
@@ -56,8 +56,8 @@ class Material:
         examples.check(given, settings)
         labels = examples.labels(given, objective, settings, limited)
         columns = zip(given.category_names, given.categories, strict=True)
-        orders = {name: category_order(column) for name, column in columns}
-        matrix = Encoder(orders).columns(given.numbers, given.categories)
+        orders = {name: category_order(column, given.rows) for name, column in columns}
+        matrix = Encoder(orders).columns(given.numbers, given.categories, given.rows)
         return cls(
             matrix=matrix,
             orders=orders,
@@ -142,9 +142,10 @@ class HeadFit:
         return partition.grow(self.target, material.weight, seen, material.matrix, material.trainer, column)
 
 
-def category_order(column: CategoryColumn) -> tuple[str, ...]:
-    """Return the values of a column in a fixed order: alphabetical among the most frequent."""
-    counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.values))
+def category_order(column: CategoryColumn, rows: Integers | None = None) -> tuple[str, ...]:
+    """Return the values of a column, or of these rows of it, in a fixed order: alphabetical among the most frequent."""
+    codes = column.codes if rows is None else column.codes[rows]
+    counts = np.bincount(codes[codes >= 0], minlength=len(column.values))
     frequent = sorted(range(len(column.values)), key=lambda code: (-counts[code], column.values[code]))[:MAX_CATEGORIES]
     return tuple(sorted(column.values[code] for code in frequent if counts[code]))
 

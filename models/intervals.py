@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import betaincinv, stdtrit
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -46,6 +46,22 @@ class Interval:
     def holds(self, value: float, tolerance: float = 0.0) -> bool:
         """Tell whether ``value``, give or take ``tolerance``, lies inside."""
         return self.low <= value + tolerance and value - tolerance <= self.high
+
+
+def rate_limit(n_events: int, n: int, confidence: float) -> float:
+    """Return the exact upper limit of a rate of which ``n_events`` of ``n`` were seen: it covers at least ``confidence``.
+
+    Without any event it is ``1 - (1 - confidence)^(1 / n)``; without a trial, 1. Source: Clopper and Pearson, "The use of
+    confidence or fiducial limits illustrated in the case of the binomial", Biometrika, 1934.
+
+    Raises
+    ------
+    ValueError
+        If the events are not some of the trials, or the confidence lies outside (0, 1).
+    """
+    if not (0 <= n_events <= n and 0.0 < confidence < 1.0):
+        raise ValueError(f"events must lie in [0, {n}] and confidence in (0, 1), got {n_events} and {confidence}")
+    return 1.0 if n_events == n else float(betaincinv(n_events + 1, n - n_events, confidence))
 
 
 def mean_interval(observed: Floats, cluster: Integers | None, confidence: float) -> Interval:

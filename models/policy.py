@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from features.config import Exploration
+from features.choices import Exploration
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.config import Exploration
+from features.choices import Exploration
 from features.decision_log import DecisionLog
 from features.limits import LimitDefinition
 from models import budget, policy, tariff

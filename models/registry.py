@@ -149,6 +149,11 @@ class Registry:
             for name, value in tags.items():
                 self._client.set_model_version_tag(version.name, str(version.number), name, value)
 
+    def attach(self, version: Version, path: Path, folder: str) -> None:
+        """Put a file into ``folder`` of the artifacts of the run that made ``version``, over what it held before."""
+        with self._asking(f"attach {path.name} to version {version.number} of {version.name}"):
+            self._client.log_artifact(version.run_id, str(path), folder)
+
     def set_alias(self, version: Version, alias: str) -> None:
         """Let ``alias`` name ``version``: a mirror for people, whoever wrote last."""
         with self._asking(f"set the alias {alias} of {version.name}"):

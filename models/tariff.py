@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from features.config import Exploration
+from features.choices import Exploration
 from features.limits import LimitDefinition
 from models import policy
 from models.budget import Limit, Prices

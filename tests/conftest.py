@@ -66,10 +66,16 @@ def tiny_text() -> str:
 
 @pytest.fixture(scope="session")
 def play() -> Callable[..., list[tuple[Decision, Outcome]]]:
-    """A function that lets ``n`` orders be decided under a view, one a minute, and reveals what became of each."""
+    """A function that lets ``n`` orders be decided under a view, one a minute, and reveals what became of each; of ``n_keys`` customers in turn."""
 
     def played(
-        configuration: Configuration, n: int, *, view: StreamView | None = None, seed: int = 0, begin: datetime = BEGIN
+        configuration: Configuration,
+        n: int,
+        *,
+        view: StreamView | None = None,
+        seed: int = 0,
+        begin: datetime = BEGIN,
+        n_keys: int = 0,
     ) -> list[tuple[Decision, Outcome]]:
         rng = np.random.default_rng(seed)
         plan = Plan.of(configuration)
@@ -83,6 +89,7 @@ def play() -> Callable[..., list[tuple[Decision, Outcome]]]:
                 source="shop",
                 type="shop.order",
                 stream="orders",
+                key=f"customer-{number % n_keys}" if n_keys else None,
                 attributes={"amount": amount, "country": "NO" if rng.uniform() < 0.5 else "SE"},
             )
             decision = decide(

@@ -20,6 +20,7 @@ from validation.canary_log import CanaryDataError, CanaryLog, Grouping, group_by
 
 Floats = NDArray[np.float64]
 State = Literal["promote", "rollback", "inconclusive", "no_data"]
+_DAY = np.timedelta64(24, "h")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,8 @@ class Verdict:
     ``estimate``, ``lower`` and ``upper`` are the challenger's gain per decision in units of the reward (without data NaN
     and infinite); each limit holds at all times with confidence 1 - alpha, both together with 1 - 2 * alpha. ``e_value``
     is the evidence for promotion, ``harm_e_value`` for rollback; either decides at ``1 / alpha``. An open case would be
-    decided by ``needs_about_n_more`` decisions if it goes on as it went; None if that cannot be said. ``alerts`` want a
-    person.
+    decided by ``needs_about_n_more`` decisions if it goes on as it went, at the pace of the last day in
+    ``needs_about_hours_more``; None if that cannot be said. ``alerts`` want a person.
     """
 
     state: State
@@ -45,12 +46,14 @@ class Verdict:
     e_value: float
     harm_e_value: float
     needs_about_n_more: int | None = None
+    needs_about_hours_more: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Findings:
     """What the sequences say: the unit at which each claim was settled, if it was, who rang, and what is still to come."""
 
+    violation: str
     promoted_at: int | None
     harmed_at: int | None
     breaches: tuple[str, ...]
@@ -58,10 +61,13 @@ class _Findings:
     ending: str
     n_disagreements: int
     n_more: int | None
+    pace: float | None
 
 
-def judge(log: CanaryLog, gate: CanaryGate, *, is_expired: bool = False) -> Verdict:
-    """Judge the challenger on all that is closed so far; ``is_expired`` says that its deadline has passed.
+def judge(log: CanaryLog, gate: CanaryGate, *, is_expired: bool = False, n_violations: int = 0) -> Verdict:
+    """Judge the challenger on all that is closed so far.
+
+    ``is_expired`` says that its deadline has passed, ``n_violations`` how many of its decisions broke the policy: one ends it.
 
     Raises
     ------
@@ -74,15 +80,25 @@ def judge(log: CanaryLog, gate: CanaryGate, *, is_expired: bool = False) -> Verd
     wealth = betting.log_wealth(gain, -gate.margin)
     harm_wealth = betting.log_wealth(gain.mirrored(), gate.margin)
     findings = _Findings(
+        violation=f"policy: {n_violations:,} decisions went where the rules forbid" if n_violations else "",
         promoted_at=_settle(wealth, gain, gate),
         harmed_at=betting.first_crossing(harm_wealth, gate.alpha),
         breaches=guardrails.find_breaches(log, grouping, gate.max_rises, gate.alpha, gate.max_unit_size),
-        alerts=guardrails.find_skew(grouping, gate.ratio_alpha),
+        alerts=(
+            *guardrails.find_skew(grouping, gate.ratio_alpha),
+            *guardrails.find_silence(log, grouping, gate.ratio_alpha, gate.max_unit_size),
+        ),
         ending=_end(grouping, gate, is_expired=is_expired),
         n_disagreements=int(log.disagrees[grouping.kept].sum()),
         n_more=_n_decisions_to_come(gain, gate),
+        pace=_pace(log),
     )
     return _report(findings, gain, gate, betting.e_value(wealth), betting.e_value(harm_wealth))
+
+
+def measure_gain(log: CanaryLog, gate: CanaryGate) -> Units:
+    """Return what each unit shows of the challenger's gain, in the order in which they count."""
+    return _gain(log, group_by_unit(log, gate.max_unit_size, gate.max_decisions), gate)
 
 
 def next_rung(verdict: Verdict, log: CanaryLog, gate: CanaryGate, rung: int) -> int:
@@ -146,10 +162,21 @@ def _n_decisions_to_come(gain: Units, gate: CanaryGate) -> int | None:
     return max(math.ceil(min(known) * n_decisions / len(gain.size)), gate.min_decisions - int(n_decisions))
 
 
+def _pace(log: CanaryLog) -> float | None:
+    """Return how many decisions an hour of the last day brought; None if that cannot be told."""
+    if log.n_decisions < 2:  # noqa: PLR2004 - one instant has no pace
+        return None
+    last = log.decided_at[-1]
+    recent = log.decided_at[log.decided_at > last - _DAY]
+    hours = (last - recent[0]) / np.timedelta64(1, "h")
+    return float((len(recent) - 1) / hours) if hours > 0.0 else None
+
+
 def _report(findings: _Findings, gain: Units, gate: CanaryGate, e_value: float, harm_e_value: float) -> Verdict:
     state, reason = _conclude(findings, gate)
     lower, upper = betting.lower_limit(gain, gate.alpha), betting.upper_limit(gain, gate.alpha)
-    n_decisions = int(gain.size.sum())
+    n_decisions, is_open = int(gain.size.sum()), state == "inconclusive" and not findings.alerts
+    n_more = findings.n_more if is_open else None
     estimate = float(gain.total.sum()) / n_decisions if n_decisions else math.nan
     numbers = (
         f"gain {estimate:+.4g} per decision, within ({lower:+.4g}, {upper:+.4g}) at alpha {gate.alpha:g} a side; "
@@ -167,7 +194,8 @@ def _report(findings: _Findings, gain: Units, gate: CanaryGate, e_value: float, 
         upper=upper,
         e_value=e_value,
         harm_e_value=harm_e_value,
-        needs_about_n_more=findings.n_more if state == "inconclusive" and not findings.alerts else None,
+        needs_about_n_more=n_more,
+        needs_about_hours_more=n_more / findings.pace if n_more is not None and findings.pace else None,
     )
 
 
@@ -181,15 +209,18 @@ def _conclude(findings: _Findings, gate: CanaryGate) -> tuple[State, str]:
         return "no_data", "no closed decision on which the preferences differ"
     if findings.n_more is None:
         return "inconclusive", "the evidence points neither way yet"
+    hours = f", about {findings.n_more / findings.pace:,.1f} hours at the last day's pace" if findings.pace else ""
     return (
         "inconclusive",
-        f"needs about {findings.n_more:,} more decisions; {gate.max_decisions:,} at the most will be counted",
+        f"needs about {findings.n_more:,} more decisions{hours}; {gate.max_decisions:,} at the most will be counted",
     )
 
 
 def _act(findings: _Findings, gate: CanaryGate) -> tuple[State, str] | None:
     """Return what is to be done with the challenger, if anything; what protects comes before what promotes."""
     promoted_at, harmed_at = findings.promoted_at, findings.harmed_at
+    if findings.violation:
+        return "rollback", findings.violation
     if findings.breaches:
         return "rollback", "guardrail: " + "; ".join(findings.breaches)
     if harmed_at is not None and (promoted_at is None or harmed_at <= promoted_at):

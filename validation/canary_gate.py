@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.config import Gate, Rung
+from features.choices import Gate, Rung
 from features.objective import Objective
 
 Floats = NDArray[np.float64]
@@ -80,7 +80,7 @@ def build_gate(
     value_high: float | None = None,
     max_unit_size: int = 1,
 ) -> CanaryGate:
-    """Return the gate of a stream's canary: its ``failure`` guarded, the further choices as in `CanaryGate`."""
+    """Return the gate of a stream's canary, with its guardrails; the further choices are as in `CanaryGate`."""
     return CanaryGate(
         reward_low=objective.low,
         reward_high=objective.high,
@@ -89,7 +89,7 @@ def build_gate(
         margin=gate.margin,
         min_decisions=gate.min_decisions,
         max_decisions=gate.max_decisions,
-        max_rises={"failure": gate.max_failure_rise},
+        max_rises=gate.max_rises,
         value_low=value_low,
         value_high=value_high,
         max_unit_size=max_unit_size,

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features import log_table
+from features.choices import Gate
 from features.config import Stream
 from features.decision_log import DecisionLog
 from features.log_table import category_column
@@ -48,7 +49,7 @@ def canary_log(closed: pa.Table, configured: Stream, value_bounds: tuple[float, 
             is_challenger=nothing.astype(np.bool_),
             increment=nothing,
             disagrees=nothing.astype(np.bool_),
-            harms={"failure": nothing},
+            harms=dict.fromkeys(configured.gate.max_rises, nothing),
         )
     is_challenger = pc.equal(closed["arm"], "challenger").to_numpy()
     probability = closed["arm_probability"].to_numpy()
@@ -72,21 +73,40 @@ def canary_log(closed: pa.Table, configured: Stream, value_bounds: tuple[float, 
         share=share,
         rung_share=rung_share,
         is_challenger=is_challenger,
-        increment=evaluation.increments(decisions, challenger, champion, _values(closed, log, value_bounds)),
+        increment=evaluation.increments(decisions, challenger, champion, values(closed, log, value_bounds)),
         disagrees=logged.find_disagreements(decisions, challenger, champion),
-        harms={"failure": np.nan_to_num(1.0 - log.success, nan=1.0)},
+        harms=_harms(log, pc.equal(closed["status"], "lost").to_numpy(), configured.gate),
     )
 
 
-def _values(closed: pa.Table, log: DecisionLog, bounds: tuple[float, float]) -> Floats:
-    """Return the challenger's value of every eligible row, clipped to ``bounds``; the worst where it failed to say."""
-    values = np.full(int(log.offsets[-1]), bounds[0])
+def count_arm(rewards: pa.Table, challenger: str) -> int:
+    """Return how many decisions ``challenger`` made, open ones among them."""
+    mine = pc.and_(pc.equal(rewards["challenger"], challenger), pc.equal(rewards["arm"], "challenger"))
+    return int(pc.sum(mine).as_py() or 0)
+
+
+def _harms(log: DecisionLog, lost: NDArray[np.bool_], gate: Gate) -> dict[str, Floats]:
+    """Return what the guardrails watch; an outcome that never came failed, was slow, and cost nothing."""
+    harms = {"failure": np.nan_to_num(1.0 - log.success, nan=1.0), "unanswered": lost.astype(np.float64)}
+    if gate.latency_limit_ms is not None:
+        harms["slow"] = (~(log.latency_ms <= gate.latency_limit_ms)).astype(np.float64)
+    if gate.cost_limit_usd is not None:
+        harms["cost"] = np.clip(np.nan_to_num(log.cost_usd) / gate.cost_limit_usd, 0.0, 1.0)
+    return harms
+
+
+def values(closed: pa.Table, log: DecisionLog, bounds: tuple[float, float], role: str = "challenger") -> Floats:
+    """Return what a model valued every eligible row at, clipped to ``bounds``; the worst where it failed to say.
+
+    ``role`` is the part it took: ``challenger``, ``shadow`` or ``champion``.
+    """
+    valued = np.full(int(log.offsets[-1]), bounds[0])
     eligible = closed["eligible"].to_pylist()
     predictions: list[Mapping[str, Mapping[str, list[float]]]] = [
         _PREDICTIONS.decode(p) for p in closed["predictions"].to_pylist()
     ]
     for row, (mask, predicted) in enumerate(zip(eligible, predictions, strict=True)):
-        if said := predicted.get("challenger"):
-            values[log.offsets[row] : log.offsets[row + 1]] = np.array(said["value"])[mask]
-    clipped: Floats = np.clip(values, *bounds)
+        if said := predicted.get(role):
+            valued[log.offsets[row] : log.offsets[row + 1]] = np.array(said["value"])[mask]
+    clipped: Floats = np.clip(valued, *bounds)
     return clipped

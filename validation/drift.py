@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import sources
-from features.config import Drift
+from features.choices import Drift
 from features.decision_log import DecisionLog
 from features.vector import FeatureDefinitions
 from models import divergence, intervals

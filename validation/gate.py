@@ -1,6 +1,7 @@
 """The offline gate: may this candidate be shown to a reviewer? Pure: a comparison in, a verdict with its reasons out."""
 
-from features.config import Classifier, Gate
+from features.choices import Gate
+from features.config import Classifier
 from models.backtest import ForecastEvaluation
 from models.comparison import Comparison, OfflineVerdict
 from models.content_evaluation import ContentEvaluation

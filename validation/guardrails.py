@@ -38,6 +38,20 @@ def find_skew(grouping: Grouping, alpha: float) -> tuple[str, ...]:
     )
 
 
+def find_silence(log: CanaryLog, grouping: Grouping, alpha: float, max_unit_size: int) -> tuple[str, ...]:
+    """Say, once it is proven at level ``alpha``, that outcomes of one arm go missing more often than the other's.
+
+    What is missing takes the objective's default, so the comparison would be of who reports, not of who does better.
+    """
+    if "unanswered" not in log.harms:
+        return ()
+    rise = measure_rise(grouping, grouping.sum_by_unit(log.harms["unanswered"]), max_unit_size)
+    for arm, units in (("challenger", rise), ("champion", rise.mirrored())):
+        if (at := betting.first_crossing(betting.log_wealth(units, 0.0), alpha / 2)) is not None:
+            return (f"outcomes go missing in the {arm}'s arm more often than in the other (unit {at + 1:,})",)
+    return ()
+
+
 def measure_rise(grouping: Grouping, harm: Floats, max_size: int) -> Units:
     """Return by how much each unit shows ``harm`` (its sum over the unit) to be higher in the challenger's arm.
 

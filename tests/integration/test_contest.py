@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.config import Training
+from features.choices import Training
 from features.decision_log import DecisionLog, Revealed
 from features.objective import Objective
 from features.vector import CategoryColumn, FeatureDefinitions

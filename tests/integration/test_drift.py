@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.config import Drift
+from features.choices import Drift
 from features.decision_log import DecisionLog
 from features.vector import CategoryColumn, FeatureDefinitions
 from validation import drift

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from features.config import Rung
+from features.choices import Rung
 from models import anytime, betting, evaluation
 from models.anytime import AnytimeInterval, Declared
 from models.betting import Units

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.config import Training
+from features.choices import Training
 from features.objective import MS_PER_MINUTE, Objective
 from features.vector import CategoryColumn
 from models import fit, router

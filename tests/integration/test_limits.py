@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features import config, ingestion
+from features import choices, config, ingestion
 from features.clock import ReplayClock
 from features.config import Configuration
 from features.records import Candidate, Decision, Event, Outcome
@@ -216,7 +216,7 @@ def test_a_champion_is_judged_at_its_own_prices(candidate: retrain.Candidate) ->
     own = priced(candidate)
     loaded = router.load(candidate.folder)
     compared = retrain.comparison.compare(
-        candidate.holdout, loaded, loaded, tariff=own, champion_tariff=own, exploration=config.Exploration()
+        candidate.holdout, loaded, loaded, tariff=own, champion_tariff=own, exploration=choices.Exploration()
     )
     assert compared.disagreement_rate == 0.0
     unpriced = retrain.comparison.compare(candidate.holdout, loaded, loaded, tariff=own)
@@ -269,7 +269,7 @@ def test_a_price_feature_that_tells_nothing_or_pays_back_is_refused_by_name(cand
         spoiled = log.numbers.copy()
         spoiled[:, 1] = price
         with pytest.raises(BudgetError, match=words):
-            pricing.price(candidate.router, _with_numbers(log, spoiled), limits, config.Exploration())
+            pricing.price(candidate.router, _with_numbers(log, spoiled), limits, choices.Exploration())
 
 
 def _with_numbers(log: retrain.DecisionLog, numbers: Floats) -> retrain.DecisionLog:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import llm_prompts, llm_routing
-from features.config import Training
+from features.choices import Training
 from models.content_fit import Settings
 
 TOPICS = {

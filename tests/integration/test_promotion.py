@@ -10,9 +10,10 @@ from mlflow import MlflowClient
 from features import ingestion
 from features.clock import ReplayClock
 from features.records import Decision, Outcome
-from flows import promote, retrain
+from flows import canary, promote, retrain
 from flows import settings as environment
-from flows.promote import REFUSED_TAG, LadderError
+from flows.canary import LadderError
+from flows.promote import REFUSED_TAG
 from flows.wiring import Wiring
 from models.registered import Version
 from models.releases import transitions
@@ -125,9 +126,9 @@ def test_the_button_starts_a_canary_and_says_that_nobody_knows_who_pressed_it(
 
 
 def test_a_canary_without_closed_decisions_waits(wired: Wiring) -> None:
-    seen = promote.look(wired, "orders")
+    seen = canary.look(wired, "orders")
     assert seen.verdict.state == "no_data"
-    told = promote.act(wired, "orders", seen, dry_run=False)
+    told = canary.act(wired, "orders", seen, dry_run=False)
     assert (told["state"], told["generation"]) == ("no_data", wired.generation)
 
 
@@ -144,7 +145,7 @@ def test_of_two_promoters_with_one_head_the_second_is_told(wired: Wiring) -> Non
 def test_a_share_that_is_on_no_rung_any_more_is_named(wired: Wiring) -> None:
     wired.append(transitions.advance_canary, stream="orders", share=0.77, reason="by hand", evidence={})
     with pytest.raises(LadderError, match=r"streams\.orders\.gate\.ladder has no rung of 0\.77"):
-        promote.act(wired, "orders", promote.look(wired, "orders"), dry_run=True)
+        canary.act(wired, "orders", canary.look(wired, "orders"), dry_run=True)
 
 
 def test_an_approval_against_another_champion_is_refused(wired: Wiring, candidate: Version) -> None:

@@ -1,6 +1,7 @@
 """The log read window by window is the log read at once."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -69,22 +70,41 @@ def same(found: DecisionLog, expected: DecisionLog) -> None:
 def test_windows_change_nothing(
     stored: tuple[Warehouse, Outcome], tiny: Configuration, monkeypatch: pytest.MonkeyPatch, window: int
 ) -> None:
-    monkeypatch.setattr(training_log, "WINDOW_DECISIONS", window)
+    monkeypatch.setattr(training_log, "WHOLE_AT_ONCE", window)
+    monkeypatch.setattr(training_log, "REVEALED_AT_ONCE", window)
     found = read(stored, tiny)
     early, late = whole(stored, tiny).split(tiny.streams["orders"].training.holdout_share)
     same(found.holdout, late)
+    assert found.sample is not None
     same(found.sample, early)
-    same(found.training, early.revealed_alone())
+    assert not found.training.policies
+    same(replace(found.training, policies=revealed_alone(early).policies), revealed_alone(early))
 
 
-def test_the_revealed_alone_are_the_rows_that_a_fit_reads(
-    stored: tuple[Warehouse, Outcome], tiny: Configuration
-) -> None:
-    log = whole(stored, tiny)
-    alone, revealed = log.revealed_alone(), log.revealed()
-    assert len(alone.numbers) == N_DECISIONS + len(range(0, N_DECISIONS, 3))
-    np.testing.assert_array_equal(alone.numbers[alone.revealed().row], log.numbers[revealed.row])
-    np.testing.assert_array_equal(alone.decision[alone.chosen], np.arange(N_DECISIONS))
+def revealed_alone(log: DecisionLog) -> DecisionLog:
+    """Cut the rows whose outcome is not known out of a log that has them all."""
+    known = np.zeros(int(log.offsets[-1]), np.bool_)
+    known[log.revealed().row] = True
+    place_of = np.cumsum(known) - 1
+    return replace(
+        log,
+        offsets=np.concatenate(([0], place_of + 1))[log.offsets],
+        chosen=place_of[log.chosen],
+        numbers=log.numbers[known],
+        categories=[column.take(known) for column in log.categories],
+        destination=log.destination.take(known),
+        policies={name: column[known] for name, column in log.policies.items()},
+        probes=None if log.probes is None else replace(log.probes, row=place_of[log.probes.row]),
+    )
+
+
+def test_a_fit_is_given_the_rows_whose_outcome_is_known(stored: tuple[Warehouse, Outcome], tiny: Configuration) -> None:
+    log = read(stored, tiny).training
+    n_probed = len(log.revealed().row) - log.n_decisions
+    assert n_probed
+    assert len(log.numbers) == log.n_decisions + n_probed
+    np.testing.assert_array_equal(np.sort(log.revealed().row), np.arange(len(log.numbers)))
+    np.testing.assert_array_equal(log.decision[log.chosen], np.arange(log.n_decisions))
 
 
 def test_a_long_log_gives_a_sample_of_whole_clusters(stored: tuple[Warehouse, Outcome], tiny: Configuration) -> None:
@@ -93,6 +113,7 @@ def test_a_long_log_gives_a_sample_of_whole_clusters(stored: tuple[Warehouse, Ou
     short = msgspec.structs.replace(orders, training=msgspec.structs.replace(orders.training, contest_decisions=50))
     rows = training_log.read_plain(warehouse, "orders", short, as_of=last.observed_at)
     log = training_log.read(warehouse, "orders", short, rows, as_of=last.observed_at)
+    assert log.sample is not None
     assert log.sample.n_decisions == 50
     assert set(log.sample.decision_id) < set(log.training.decision_id)
     assert not set(log.sample.decision_id) & set(log.holdout.decision_id)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from features.config import Gate, Rung
+from features.choices import Gate, Rung
 from features.objective import Objective
 from models import evaluation
 from models.logged import LoggedDecisions
@@ -286,7 +286,7 @@ def test_the_gate_of_a_stream_follows_its_configuration() -> None:
     gate = build_gate(Gate(alpha=0.01, margin=0.5), Objective(low=-720.0, high=60.0), value_high=0.0)
     assert (gate.alpha, gate.margin, gate.reward_low, gate.reward_high) == (0.01, 0.5, -720.0, 60.0)
     assert gate.value_bounds == (-720.0, 0.0)
-    assert gate.max_rises == {"failure": 0.05}
+    assert gate.max_rises == {"failure": 0.05, "unanswered": 0.05}
 
 
 @pytest.mark.parametrize(
@@ -328,3 +328,46 @@ def test_data_that_cannot_carry_a_verdict_are_refused_by_name(
 def test_a_gate_that_cannot_judge_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(GATE, **change)
+
+
+def test_one_broken_rule_ends_it_however_good_the_challenger_is() -> None:
+    verdict = canary.judge(draw_log(4_000, lift=0.15), GATE, n_violations=1)
+    assert (verdict.state, verdict.reasons[0]) == ("rollback", "policy: 1 decisions went where the rules forbid")
+
+
+def silent(log: CanaryLog, *, in_arm: bool, share: float = 0.3) -> CanaryLog:
+    """Let a share of one arm's outcomes never come."""
+    lost = (log.is_challenger == in_arm) & (np.random.default_rng(5).uniform(size=log.n_decisions) < share)
+    return dataclasses.replace(log, harms={**log.harms, "unanswered": lost.astype(np.float64)})
+
+
+@pytest.mark.parametrize(("in_arm", "name"), [(True, "challenger"), (False, "champion")])
+def test_p05_an_arm_whose_outcomes_go_missing_blocks_every_promotion(in_arm: bool, name: str) -> None:  # noqa: FBT001 - a parameter of the test
+    verdict = judge(silent(draw_log(4_000, lift=0.15), in_arm=in_arm))
+    assert verdict.state == "inconclusive"
+    assert verdict.alerts[0].startswith(f"outcomes go missing in the {name}'s arm")
+    assert verdict.needs_about_n_more is None
+
+
+def test_outcomes_that_go_missing_alike_block_nothing() -> None:
+    log = draw_log(4_000, lift=0.15)
+    lost = np.random.default_rng(5).uniform(size=4_000) < 0.3
+    assert judge(dataclasses.replace(log, harms={**log.harms, "unanswered": lost * 1.0})).state == "promote"
+
+
+def test_how_long_it_takes_follows_from_the_pace_of_the_last_day() -> None:
+    log = draw_log(4_000, lift=0.06)
+    slow = START + np.arange(4_000) * np.timedelta64(36, "s")
+    early = take(dataclasses.replace(log, decided_at=slow), slice(3_000))
+    verdict = judge(early, alpha=1e-9)
+    assert verdict.state == "inconclusive"
+    assert verdict.needs_about_n_more is not None
+    assert verdict.needs_about_hours_more == pytest.approx(verdict.needs_about_n_more / 100.0, rel=0.01)
+    assert "hours at the last day's pace" in verdict.reasons[0]
+
+
+def test_every_guardrail_of_the_configuration_is_in_the_gate() -> None:
+    plain = build_gate(Gate(), Objective())
+    assert set(plain.max_rises) == {"failure", "unanswered"}
+    full = build_gate(Gate(latency_limit_ms=100.0, cost_limit_usd=2.0, max_cost_rise_share=0.1), Objective())
+    assert full.max_rises == {"failure": 0.05, "unanswered": 0.05, "slow": 0.05, "cost": 0.1}

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from features import config
-from features.config import ConfigurationError, Gate, Rung, StaticRoutes
+from features.choices import Gate, Rung
+from features.config import ConfigurationError, StaticRoutes
 from features.records import Event
 
 GOOD = """\

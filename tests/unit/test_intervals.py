@@ -6,6 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.special import bdtr
 
 from models import intervals
 
@@ -114,3 +115,21 @@ def test_many_even_observations_are_left_to_student() -> None:
 def test_what_never_varies_has_no_width() -> None:
     interval = intervals.mean_interval(np.full(40, 0.5), np.arange(40) // 4, 0.95)
     assert (interval.low, interval.value, interval.high) == (0.5, 0.5, 0.5)
+
+
+def test_2_995_audited_decisions_without_a_violation_state_three_nines() -> None:
+    assert intervals.rate_limit(0, 2_995, 0.95) <= 0.001 < intervals.rate_limit(0, 2_994, 0.95)
+
+
+@given(n=st.integers(1, 500), seed=st.integers(0, 500))
+def test_the_limit_of_a_rate_is_where_so_few_events_become_unlikely(n: int, seed: int) -> None:
+    n_events = seed % n
+    limit = intervals.rate_limit(n_events, n, 0.95)
+    assert bdtr(n_events, n, limit) == pytest.approx(0.05)
+    assert intervals.rate_limit(n, n, 0.95) == 1.0
+
+
+@pytest.mark.parametrize(("n_events", "n", "confidence"), [(-1, 5, 0.9), (6, 5, 0.9), (0, 5, 1.0)])
+def test_a_rate_of_what_cannot_be_is_refused(n_events: int, n: int, confidence: float) -> None:
+    with pytest.raises(ValueError, match="events must lie in"):
+        intervals.rate_limit(n_events, n, confidence)

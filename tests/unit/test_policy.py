@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from features.config import Exploration
+from features.choices import Exploration
 from models import policy
 from models.policy import NothingEligibleError, PolicyError, UnusableValuesError
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from features.config import Exploration
+from features.choices import Exploration
 from features.limits import LimitDefinition
 from features.objective import Objective
 from features.vector import CategoryColumn
