@@ -7,7 +7,9 @@ that `models.budget` makes of them.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,11 +138,12 @@ def choose(distribution: Floats, u: float) -> int:
     """
     if not 0.0 <= u < 1.0:
         raise PolicyError(f"a draw lies in [0, 1), got {u}")
-    cumulative = distribution.cumsum()
-    if not (abs(cumulative[-1] - 1.0) <= _SUM_TOLERANCE and distribution.min() >= 0.0):
-        raise PolicyError(f"a distribution is nonnegative and sums to 1, got {distribution.tolist()}")
-    index = int(cumulative.searchsorted(u, side="right"))  # the first whose cumulative probability exceeds u
-    return index if index < len(distribution) else int(np.flatnonzero(distribution)[-1])
+    probabilities = distribution.tolist()
+    cumulative = list(accumulate(probabilities))
+    if not (abs(cumulative[-1] - 1.0) <= _SUM_TOLERANCE and min(probabilities) >= 0.0):
+        raise PolicyError(f"a distribution is nonnegative and sums to 1, got {probabilities}")
+    index = bisect_right(cumulative, u)  # the first whose cumulative probability exceeds u
+    return index if index < len(probabilities) else int(np.flatnonzero(distribution)[-1])
 
 
 def greedy_log(values: Floats, offsets: Integers) -> Floats:

@@ -321,3 +321,18 @@ def test_a_router_tells_the_slowest_form_that_it_scores_with() -> None:
         return router.engine
 
     assert (told("c", "c"), told("c", "numpy"), told("booster", "c")) == ("c", "numpy", "booster")
+
+
+def test_a_column_that_begins_to_differ_between_rows_voids_what_was_remembered() -> None:
+    of_second = Split(feature=1, leaves=(0, 1, 2), threshold=-1.0)
+    trees = (*stump(number(0.5)).trees, Tree(values=(10.0, 20.0), splits=(of_second,)))
+    tables, random = LeafMasks.build(Forest(n_features=2, trees=trees)), np.random.default_rng(0)
+    for _ in range(60):  # the stale would be taken for the new only where their hashes meet
+        rows = np.stack((random.normal(size=32), np.full(32, -2.0)), axis=1)
+        for form in forms(tables):
+            for second in (np.full(32, -2.0), np.where(np.arange(32) < 31, 0.0, -2.0)):
+                rows[:, 1] = second
+                said = np.empty(32)
+                form.score(rows, said, True)
+                expected = np.where(rows[:, 0] <= 0.5, 1.0, 2.0) + np.where(second <= -1.0, 10.0, 20.0)
+                assert np.array_equal(said, expected)

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -146,7 +147,8 @@ def asked() -> list[DecisionRequest]:
 
 
 def told(folder: Path, kind: str) -> list[str]:
-    plan = Plan.of(config.parse(CONFIGURATION.replace("KIND", kind)))
+    # The revision names the whole configuration, defaults that are added later among it.
+    plan = dataclasses.replace(Plan.of(config.parse(CONFIGURATION.replace("KIND", kind))), revision="pinned")
     champion, challenger, shadow = (
         Model(name * 64, make_router(folder / name, plan, *values))
         for name, values in (("1", (-1.0, 0.5, 2.0)), ("2", (1.0, -0.5, 0.25)), ("3", (0.0, 0.0, 0.1)))
