@@ -25,8 +25,10 @@ class SpoolWriter:
     """Appends lines to the segments of one process.
 
     ``append`` hands the bytes to the operating system before it returns: they outlive ``kill -9``. With ``fsync`` they
-    outlive a power cut as well.
+    outlive a power cut as well. ``path`` is the open segment.
     """
+
+    path: Path
 
     def __init__(
         self, folder: Path, *, prefix: str, segment_bytes: int = DEFAULT_SEGMENT_BYTES, fsync: bool = False
@@ -50,7 +52,10 @@ class SpoolWriter:
         OSError
             If the disk refuses; a part that was written is a torn line, which readers pass over.
         """
-        lines = b"".join(encode_line(payload) for payload in payloads)
+        self.append_lines(b"".join(encode_line(payload) for payload in payloads))
+
+    def append_lines(self, lines: bytes) -> None:
+        """Append whole lines in one write, as `append` does."""
         if self._size + len(lines) > self._segment_bytes and self._size:
             self._rotate()
         written = os.write(self._descriptor, lines)
@@ -70,8 +75,8 @@ class SpoolWriter:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._number += 1
-        path = self._folder / f"{self._prefix}-{self._number:08d}{SUFFIX}"
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+        self.path = self._folder / f"{self._prefix}-{self._number:08d}{SUFFIX}"
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
         self._size = 0
 
 

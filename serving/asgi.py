@@ -36,7 +36,7 @@ class Application:
         elif scope["type"] == "http":
             self._n_in_flight += 1
             try:
-                await _send(send, await self._respond(scope, receive))
+                await _send(send, await self._respond(scope, receive), headless=scope["method"] == "HEAD")
             finally:
                 self._n_in_flight -= 1
 
@@ -89,9 +89,9 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _send(send: Send, response: Response) -> None:
+async def _send(send: Send, response: Response, *, headless: bool) -> None:
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
     if response.status != 304:  # noqa: PLR2004 - the one status here that has no body, and no length of one
         headers.append((b"content-length", str(len(response.body)).encode()))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})
+    await send({"type": "http.response.body", "body": b"" if headless else response.body})

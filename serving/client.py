@@ -37,7 +37,7 @@ class Client:
 
     url: str
     plan: Plan
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     deadline_seconds: float = 0.25
     clock: Clock = field(default_factory=SystemClock)
     state: State = "starting"

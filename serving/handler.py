@@ -1,93 +1,125 @@
 """Requests in, responses out, whatever carries them: an exhaustive table of routes, and nothing beside it."""
 
 import hashlib
-import hmac
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import parse_qs, unquote
 
 import msgspec
 
 from features import clock
 from features.clock import ReplayClock
-from serving import intake, inventory, metrics, problems
+from serving import inference, intake, inventory, metrics, openapi, problems, routes
+from serving.access import Door, Role
 from serving.overrides import StopRequest
+from serving.plan import StreamPlan
 from serving.problems import Problem
 from serving.settings import Settings
 from serving.shim import Shim
+from serving.view import Model
 
 JSON = "application/json"
 REPLAY_HEADER = "turnout-time"
 _ENCODER = msgspec.json.Encoder()
-_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_JSON_HEADERS = (("content-type", JSON),)
 
 
-@dataclass(frozen=True)
-class Request:
-    """A request of any transport. Header names are in lower case; ``path`` is as sent, without the query."""
+class Request(NamedTuple):
+    """A request of any transport. Header names are in lower case; ``path`` is as sent, without the query.
+
+    ``trusted`` says that the transport has let in none but the shim's own user, who has every role.
+    """
 
     method: str
     path: str
     query: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     body: bytes = b""
+    trusted: bool = False
 
 
-@dataclass(frozen=True)
-class Response:
-    """What to send back."""
+class Response(NamedTuple):
+    """What to send back; to a HEAD everything but the body.
+
+    ``recorded`` tells that it rests on the log: it must not leave before what the recorder holds is written.
+    """
 
     status: int
     body: bytes = b""
-    headers: tuple[tuple[str, str], ...] = (("content-type", JSON),)
+    headers: tuple[tuple[str, str], ...] = _JSON_HEADERS
+    recorded: bool = False
 
 
 _STOP_REQUEST = msgspec.json.Decoder(StopRequest)
-_Route = Callable[[Request, str], Response]
+_Answer = Callable[[Request, str], Response]
 _LOGGER = logging.getLogger("turnout.shim")
+
+
+class _Bound(NamedTuple):
+    """A route of the table with what answers it."""
+
+    answer: _Answer
+    role: Role | None
 
 
 class Handler:
     """Answers requests for one shim. It never raises: what it cannot answer, it answers with a problem document."""
 
     def __init__(self, shim: Shim, settings: Settings) -> None:
-        """Answer for ``shim``; ``settings`` say which token opens it, and whether requests may bring their own time."""
+        """Answer for ``shim``; ``settings`` say which tokens open it, and whether requests may bring their own time."""
         self._shim = shim
         self._settings = settings
-        self._authorization = f"Bearer {settings.token}".encode() if settings.token else None
-        self._hosts = _LOOPBACK_NAMES | {settings.host}
+        self._door = Door(host=settings.host, master=settings.token, tokens=settings.role_tokens)
         self.draining = False
-        self._routes: Mapping[tuple[str, ...], Mapping[str, _Route]] = {
-            ("v1", "decisions"): {"POST": self._decide},
-            ("v1", "decisions", "*"): {"GET": self._show_decision},
-            ("v1", "outcomes"): {"POST": self._report},
-            ("v1", "models", "*", "current"): {"GET": self._show_model},
-            ("v1", "forecast", "*"): {"GET": self._show_forecast},
-            ("v1", "overrides"): {
-                "GET": self._list_overrides,
-                "POST": self._set_override,
-                "DELETE": self._clear_override,
-            },
-            ("health", "live"): {"GET": self._live},
-            ("health", "ready"): {"GET": self._ready},
-            ("status",): {"GET": self._status},
-            ("metrics",): {"GET": self._metrics},
+        answers: Mapping[routes.Name, _Answer] = {
+            "decide": self._decide,
+            "show_decision": self._show_decision,
+            "report": self._report,
+            "show_model": self._show_model,
+            "show_forecast": self._show_forecast,
+            "list_overrides": self._list_overrides,
+            "set_override": self._set_override,
+            "clear_override": self._clear_override,
+            "live": self._live,
+            "ready": self._ready,
+            "status": self._status,
+            "metrics": self._metrics,
+            "openapi": self._openapi,
+            "describe_server": self._describe_server,
+            "describe_model": self._describe_model,
+            "model_ready": self._model_ready,
+            "infer": self._infer,
         }
+        self._routes: dict[tuple[str, ...], dict[str, _Bound]] = {
+            pattern: {route.method: _Bound(answers[route.name], route.role) for route in of_path}
+            for pattern, of_path in routes.by_path()
+        }
+        for methods in self._routes.values():
+            if "GET" in methods:
+                methods["HEAD"] = methods["GET"]
+        self._plain = {"/" + "/".join(parts): methods for parts, methods in self._routes.items() if "*" not in parts}
 
     def handle(self, request: Request) -> Response:
         """Return the response to ``request``."""
         try:
-            if not request.path.startswith("/health/"):
-                self._admit(request)
-            route, argument = self._find_route(request)
-            return route(request, argument)
+            answer, argument = self._open(request)
+            return answer(request, argument)
         except Problem as problem:
             return self.refuse(problem)
         except Exception as error:  # one bad request must cost nobody else anything
-            _LOGGER.exception("%s %s", request.method, request.path)
+            _LOGGER.exception("%r %r", request.method, request.path)
             return self.refuse(Problem(500, f"internal error: {type(error).__name__}"))
+
+    def preview(self, request: Request) -> Problem | None:
+        """Return why ``request`` would be refused whatever its body, so that none need be waited for."""
+        try:
+            self._open(request)
+        except Problem as problem:
+            return problem
+        return None
 
     def refuse(self, problem: Problem) -> Response:
         """Return ``problem`` as a response, counted."""
@@ -103,33 +135,36 @@ class Handler:
             headers.append(("allow", ", ".join(allowed)))
         return Response(problem.status, problem.body(), tuple(headers))
 
-    def _find_route(self, request: Request) -> tuple[_Route, str]:
-        """Return the route of a path, and what stands in the path where the route has ``*``."""
-        parts = tuple(request.path.split("/"))[1:]
-        if "%" in request.path:
+    def _open(self, request: Request) -> tuple[_Answer, str]:
+        """Return what answers a request, and what stands in its path where the route has ``*``.
+
+        Whoever has no token hears nothing of which paths there are.
+        """
+        found = self._plain.get(request.path)
+        argument = ""
+        if found is None:
+            found, argument = self._find(request.path)
+        bound = found.get(request.method)
+        if bound is not None:
+            if not request.trusted:
+                self._door.admit(request.headers, bound.role)
+            return bound.answer, argument
+        if not request.trusted:
+            self._door.admit_anyone(request.headers)
+        if not found:
+            raise Problem(404, f"there is no {request.path}")
+        allowed = {"allowed": sorted(found)}
+        raise Problem(405, f"{request.method} is not for {request.path}", extensions=allowed)
+
+    def _find(self, path: str) -> tuple[dict[str, _Bound], str]:
+        """Return the routes of a path with a ``*`` in it and what stands there; none where there is no such path."""
+        parts = tuple(path.split("/"))[1:]
+        if "%" in path:
             parts = tuple(map(unquote, parts))
         for pattern in (parts, (*parts[:-1], "*"), (*parts[:-2], "*", *parts[-1:])):
-            methods = self._routes.get(pattern)
-            if methods is None:
-                continue
-            if request.method not in methods:
-                allowed = {"allowed": sorted(methods)}
-                raise Problem(405, f"{request.method} is not for {request.path}", extensions=allowed)
-            argument = next((part for part, name in zip(parts, pattern, strict=True) if name == "*"), "")
-            return methods[request.method], argument
-        raise Problem(404, f"there is no {request.path}")
-
-    def _admit(self, request: Request) -> None:
-        """Refuse whoever lacks the token; without one, whoever calls this machine by a foreign name (a web page may)."""
-        if self._authorization is not None:
-            given = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
-            if not hmac.compare_digest(given, self._authorization):
-                raise Problem(401, "the request needs the token: authorization: Bearer …")
-            return
-        host = request.headers.get("host", "localhost")
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if name.lower() not in self._hosts:
-            raise Problem(403, f"the host {host!r} is not this shim's")
+            if (methods := self._routes.get(pattern)) is not None:
+                return methods, next((part for part, name in zip(parts, pattern, strict=True) if name == "*"), "")
+        return {}, ""
 
     def _instant(self, request: Request) -> datetime:
         """Return the instant of the request: its own under replay, else the clock's."""
@@ -150,22 +185,24 @@ class Handler:
         requests, batch = intake.decision_requests(request.headers, request.body)
         answers = self._shim.decide(requests, self._instant(request))
         if batch:
-            return _json([{"problem": a.document()} if isinstance(a, Problem) else a for a in answers])
+            told = [{"problem": a.document()} if isinstance(a, Problem) else a for a in answers]
+            return Response(200, _ENCODER.encode(told), recorded=True)
         (answer,) = answers
         if isinstance(answer, Problem):
             raise answer
-        return _json(answer)
+        return Response(200, _ENCODER.encode(answer), recorded=True)
 
     def _report(self, request: Request, _: str) -> Response:
         self._instant(request)  # a replayed outcome moves the clock as well
         keys = self._shim.accept(intake.outcomes(request.headers, request.body))
-        return _json({"accepted": len(keys), "idempotency_keys": keys}, 202)
+        told = {"accepted": len(keys), "idempotency_keys": keys}
+        return Response(202, _ENCODER.encode(told), recorded=True)
 
     def _show_decision(self, _: Request, decision_id: str) -> Response:
         decision = self._shim.decision(decision_id)
         if decision is None:
             raise Problem(404, f"no recent decision has the id {decision_id!r}")
-        return _json(decision)
+        return Response(200, _ENCODER.encode(decision), recorded=True)
 
     def _show_model(self, request: Request, name: str) -> Response:
         return _tagged(request, inventory.current_model(self._shim.releases.view, name))
@@ -174,6 +211,7 @@ class Handler:
         return _tagged(request, inventory.forecast(self._shim.releases.view, series))
 
     def _list_overrides(self, _: Request, __: str) -> Response:
+        self._shim.overrides.refresh()
         return _json(self._shim.overrides.in_force(self._shim.clock.now()))
 
     def _set_override(self, request: Request, _: str) -> Response:
@@ -185,6 +223,7 @@ class Handler:
         if wish.expires_at is not None and wish.expires_at <= now:
             raise Problem(422, f"expires_at must lie ahead of {now.isoformat()}", "$.expires_at")
         override = wish.override(now)
+        self._shim.overrides.refresh()
         saved = self._shim.overrides.set(override)
         return _json({"override": override, "saved": saved}, 201)
 
@@ -193,6 +232,7 @@ class Handler:
         if (kind := wish.get("kind")) != "stop":
             raise Problem(422, f"kind must be 'stop', got {kind!r}", "kind")
         self._check_stream(wish.get("stream"))
+        self._shim.overrides.refresh()
         cleared = self._shim.overrides.clear(
             kind,
             wish.get("stream"),
@@ -220,11 +260,41 @@ class Handler:
         return _json(inventory.status(self._shim, self._shim.clock.now()))
 
     def _metrics(self, _: Request, __: str) -> Response:
-        generation, degraded = self._shim.releases.view.generation, bool(inventory.problems(self._shim))
+        recorder = self._shim.recorder
         body = self._shim.metrics.render(
-            generation=generation, degraded=degraded, engines=inventory.engines(self._shim.releases.view)
+            generation=self._shim.releases.view.generation,
+            degraded=bool(inventory.problems(self._shim)),
+            n_refused=recorder.n_refused,
+            n_shed=recorder.n_shed,
+            engines=inventory.engines(self._shim.releases.view),
         )
         return Response(200, body, (("content-type", metrics.CONTENT_TYPE),))
+
+    def _openapi(self, _: Request, __: str) -> Response:
+        return Response(200, openapi.document())
+
+    def _describe_server(self, _: Request, __: str) -> Response:
+        return _json(inference.ServerMetadata(name="turnout", version=openapi.version()))
+
+    def _describe_model(self, _: Request, stream: str) -> Response:
+        return _json(inference.metadata(*self._current(stream)))
+
+    def _model_ready(self, _: Request, stream: str) -> Response:
+        self._current(stream)
+        return _json({"name": stream, "ready": True})
+
+    def _infer(self, request: Request, stream: str) -> Response:
+        if (kind := intake.media_type(request.headers)) != JSON:
+            raise Problem(415, f"content-type must be {JSON}, got {kind!r}")
+        asked = intake.strict(inference.REQUESTS, request.body)
+        return _json(inference.infer(asked, *self._current(stream)))
+
+    def _current(self, stream: str) -> tuple[StreamPlan, Model]:
+        """Return the champion of a stream, which is the protocol's model of that name."""
+        view = self._shim.releases.view.streams.get(stream)
+        if stream not in self._shim.plan.streams or view is None or view.champion is None:
+            raise Problem(404, f"no router is released for a stream {stream!r}")
+        return self._shim.plan.streams[stream], view.champion
 
 
 def _json(document: object, status: int = 200) -> Response:

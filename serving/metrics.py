@@ -1,85 +1,119 @@
-"""What Prometheus reads of a shim: decisions by arm, faults, latency, outcomes, and what is served."""
+"""What Prometheus reads of a shim: decisions by arm, faults, latency, outcomes, and what is served.
 
-from collections.abc import Mapping, Sequence
+Counting is a dictionary's work, since it is done for every decision; Prometheus' own types are made when it asks.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from features.records import Decision, Outcome
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS_BUCKETS = (50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.25, 1.0)
+
 NO_ENGINES: Mapping[tuple[str, str], str] = MappingProxyType({})
+_Tally = dict[tuple[str, ...], int]
 
 
-class Metrics:
-    """Counters of one shim, in a registry of their own."""
+class Metrics(Collector):
+    """Counters of one shim process, for one thread."""
 
     def __init__(self) -> None:
         """Start everything at zero."""
+        self._tallies: list[tuple[str, str, tuple[str, ...], _Tally]] = []
+        self._decisions = self._tally("turnout_decisions", "Decisions made.", "stream", "mode", "arm")
+        self._faults = self._tally("turnout_model_faults", "Models that could not score an event.", "stream", "digest")
+        self._repeated = self._tally("turnout_repeated_decisions", "Events asked about again.", "stream")
+        self._unlogged = self._tally("turnout_unlogged_decisions", "Answers the disk would not take.", "stream")
+        self._outcomes = self._tally("turnout_outcomes", "Outcomes accepted.", "status")
+        self._problems = self._tally("turnout_problems", "Requests answered with a problem.", "status")
+        self._in_bucket = [0] * (len(_SECONDS_BUCKETS) + 1)
+        self._seconds = 0.0
+        self._gauges: dict[str, tuple[str, float]] = {}
+        self._engines = NO_ENGINES
         self._registry = CollectorRegistry()
-        self._decisions = self._counter("turnout_decisions", "Decisions made.", "stream", "mode", "arm")
-        self._faults = self._counter(
-            "turnout_model_faults", "Models that could not score an event.", "stream", "digest"
-        )
-        self._repeated = self._counter("turnout_repeated_decisions", "Events asked about again.", "stream")
-        self._unlogged = self._counter("turnout_unlogged_decisions", "Answers the disk would not take.", "stream")
-        self._outcomes = self._counter("turnout_outcomes", "Outcomes accepted.", "status")
-        self._problems = self._counter("turnout_problems", "Requests answered with a problem.", "status")
-        self._seconds = Histogram(
-            "turnout_decision_seconds",
-            "From the request to its record.",
-            buckets=_SECONDS_BUCKETS,
-            registry=self._registry,
-        )
-        self._generation = Gauge("turnout_generation", "The generation served.", registry=self._registry)
-        self._degraded = Gauge("turnout_degraded", "1 while something is not as it should be.", registry=self._registry)
-        self._engines = Gauge(
-            "turnout_engine",
-            "1 for what scores a model: c, numpy or booster.",
-            ("stream", "role", "engine"),
-            registry=self._registry,
-        )
-        self._children: dict[tuple[str, str, str], Counter] = {}
+        self._registry.register(self)
 
     def count_decision(self, decision: Decision) -> None:
-        """Count a decision that was logged."""
-        labels = (decision.stream, decision.mode, decision.arm)
-        child = self._children.get(labels)
-        if child is None:  # looking a child up by its labels costs as much as the rest
-            child = self._children[labels] = self._decisions.labels(*labels)
-        child.inc()
-        self._seconds.observe(decision.latency_us / 1e6)
+        """Count a decision that was made to be logged."""
+        key = (decision.stream, decision.mode, decision.arm)
+        self._decisions[key] = self._decisions.get(key, 0) + 1
+        seconds = decision.latency_us / 1e6
+        self._in_bucket[bisect_left(_SECONDS_BUCKETS, seconds)] += 1
+        self._seconds += seconds
 
     def count_fault(self, stream: str, digest: str) -> None:
         """Count a model that could not score an event."""
-        self._faults.labels(stream, digest[:12]).inc()
+        _count(self._faults, stream, digest[:12])
 
     def count_repeated(self, stream: str) -> None:
         """Count an event that was asked about again."""
-        self._repeated.labels(stream).inc()
+        _count(self._repeated, stream)
 
     def count_unlogged(self, stream: str) -> None:
         """Count an answer that the disk would not take."""
-        self._unlogged.labels(stream).inc()
+        _count(self._unlogged, stream)
 
     def count_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Count outcomes that were accepted."""
         for outcome in outcomes:
-            self._outcomes.labels(outcome.status).inc()
+            _count(self._outcomes, outcome.status)
 
     def count_problem(self, status: int) -> None:
         """Count a request that was answered with a problem."""
-        self._problems.labels(str(status)).inc()
+        _count(self._problems, str(status))
 
-    def render(self, *, generation: int, degraded: bool, engines: Mapping[tuple[str, str], str] = NO_ENGINES) -> bytes:
+    def render(
+        self,
+        *,
+        generation: int,
+        degraded: bool,
+        n_refused: int = 0,
+        n_shed: int = 0,
+        engines: Mapping[tuple[str, str], str] = NO_ENGINES,
+    ) -> bytes:
         """Return everything in Prometheus' text format; ``engines`` says by stream and role what scores the model."""
-        self._engines.clear()
-        for labels, engine in engines.items():
-            self._engines.labels(*labels, engine).set(1)
-        self._generation.set(generation)
-        self._degraded.set(degraded)
+        self._engines = engines
+        self._gauges = {
+            "turnout_generation": ("The generation served.", generation),
+            "turnout_degraded": ("1 while something is not as it should be.", float(degraded)),
+            "turnout_records_refused": ("Records the disk would not take, of this process.", n_refused),
+            "turnout_records_shed": ("Records accepted and then lost, of this process.", n_shed),
+        }
         return generate_latest(self._registry)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self._registry)
+    def collect(self) -> Iterator[Metric]:
+        """Yield everything as Prometheus' own types."""
+        for name, text, labels, tally in self._tallies:
+            family = CounterMetricFamily(name, text, labels=labels)
+            for key, value in tally.items():
+                family.add_metric(key, value)
+            yield family
+        seconds = HistogramMetricFamily("turnout_decision_seconds", "From the request to its record.")
+        n_within, buckets = 0, []
+        for bound, n in zip((*map(str, _SECONDS_BUCKETS), "+Inf"), self._in_bucket, strict=True):
+            n_within += n
+            buckets.append((bound, n_within))
+        seconds.add_metric((), buckets, self._seconds)
+        yield seconds
+        for name, (text, level) in self._gauges.items():
+            yield GaugeMetricFamily(name, text, value=level)
+        text = "1 for what scores a model: c, numpy or booster."
+        scorers = GaugeMetricFamily("turnout_engine", text, labels=("stream", "role", "engine"))
+        for (stream, role), engine in self._engines.items():
+            scorers.add_metric((stream, role, engine), 1.0)
+        yield scorers
+
+    def _tally(self, name: str, text: str, *labels: str) -> _Tally:
+        tally: _Tally = {}
+        self._tallies.append((name, text, labels, tally))
+        return tally
+
+
+def _count(tally: _Tally, *key: str) -> None:
+    tally[key] = tally.get(key, 0) + 1

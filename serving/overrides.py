@@ -68,12 +68,26 @@ class OverrideJournal:
         self._path = path
         self._overrides: dict[tuple[str, str | None], Override] = {}
         self._ends_torn = False
+        self._n_read = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what was appended since, by this process or by another worker of the same shim."""
         try:
-            self._read(path.read_bytes())
+            if self._path.stat().st_size <= self._n_read:
+                return
+            with self._path.open("rb") as journal:
+                journal.seek(self._n_read)
+                content = journal.read()
         except FileNotFoundError:
-            pass
+            return
         except OSError as error:
             self.failure = f"journal cannot be read: {error.strerror}"
+            return
+        # A last line without its end may be another's that is being written; at the start it is one that a crash tore.
+        whole = content if not self._n_read else content[: content.rfind(b"\n") + 1]
+        self._n_read += len(whole)
+        self._read(whole)
 
     def stop_for(self, stream: str, at: datetime) -> Override | None:
         """Return the stop in force for ``stream`` at ``at``: the one for all streams, else its own."""
@@ -103,7 +117,7 @@ class OverrideJournal:
 
     def _read(self, content: bytes) -> None:
         self._ends_torn = bool(content) and not content.endswith(b"\n")
-        for raw in content.splitlines():
+        for raw in filter(None, content.splitlines()):
             payload = spool.decode_line(raw)
             try:
                 line = _LINES.decode(payload or b"")
@@ -120,9 +134,11 @@ class OverrideJournal:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as journal:
                 # A line of its own, whatever a crash in the middle of an earlier one left behind.
-                journal.write(b"\n" * self._ends_torn + spool.encode_line(msgspec.json.encode(line)))
+                written = journal.write(b"\n" * self._ends_torn + spool.encode_line(msgspec.json.encode(line)))
                 journal.flush()
                 os.fsync(journal.fileno())
+                if journal.tell() - written == self._n_read:  # nobody wrote in between
+                    self._n_read += written
         except OSError as error:
             self.failure = f"journal cannot be written: {error.strerror}"
             self._ends_torn = True

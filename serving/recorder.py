@@ -1,7 +1,6 @@
 """The shim's hand on the spool: appends records, knows where each one lies, reads it back, and recovers from a failing disk."""
 
 from collections.abc import Iterator
-from itertools import accumulate
 from pathlib import Path
 
 from features import spool
@@ -9,17 +8,24 @@ from features.spool import SpoolWriter
 
 _OFFSET_BITS = 40  # a place is the segment's index above, the line's offset below
 _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
-_LINE_OVERHEAD = len(spool.encode_line(b""))
+_UNBOUNDED = 1 << _OFFSET_BITS
+_MAX_MOVED = 100_000
+_MAX_HELD_BYTES = 8 * 1024 * 1024
 
 
 class Recorder:
     """Appends to the spool of one process and gives every line a place, by which it can be read again.
 
-    ``failure`` says what the disk last refused; it is None again after the next append that succeeds.
+    While ``holding``, lines are held until `flush` writes them all in one write; else each append is a write of its own.
+    ``failure`` says what the disk last refused; it is None again after the next write that succeeds. ``n_refused`` counts
+    the records that were not accepted, ``n_shed`` those that were accepted and then lost, which only a caller brings about
+    who answers before the flush.
     """
 
     failure: str | None = None
     n_refused: int = 0
+    n_shed: int = 0
+    holding: bool = False
 
     def __init__(
         self,
@@ -27,49 +33,90 @@ class Recorder:
         *,
         prefix: str = "shim",
         segment_bytes: int = spool.DEFAULT_SEGMENT_BYTES,
+        max_held_bytes: int = _MAX_HELD_BYTES,
         fsync: bool = False,
     ) -> None:
         """Open ``folder``, which need not exist, and note its segments; nothing is written before the first append."""
         self._folder = folder
         self._prefix = prefix
         self._segment_bytes = segment_bytes
+        self._max_held_bytes = max_held_bytes
         self._fsync = fsync
         self._paths = spool.segments(folder)
         self._writer: SpoolWriter | None = None
-        self._size = 0
+        self._index = -1  # of the open segment
+        self._size = 0  # of what is written of it
+        self._held: dict[int, bytes] = {}  # lines by their place, in the order of both
+        self._held_bytes = 0
+        self._moved: dict[int, int] = {}  # places of lines that a failing disk sent elsewhere
+        self._ends: dict[int, int] = {}  # per segment that failed, the offset up to which it was accepted
+        # Of each segment that was there: its index, and the offset up to which it is no news.
+        self._followed = {path: (index, _size(path)) for index, path in enumerate(self._paths)}
+
+    @property
+    def n_held(self) -> int:
+        """How many records wait for `flush`."""
+        return len(self._held)
 
     def append(self, *payloads: bytes) -> list[int]:
-        """Append ``payloads`` in one write and return their places.
+        """Append ``payloads`` in one write, or hold them for the next one, and return their places.
 
         Raises
         ------
         OSError
-            If the disk refuses: none of them counts as accepted. The next append begins a segment of its own, so that
-            a torn line spoils nothing after it.
+            If the disk refuses, or (while holding) has refused so long that no more can be held: none of these payloads
+            counts as accepted, whatever was held before stays held. A refused write ends its segment, so that a torn line
+            spoils nothing after it.
         """
-        lines = [len(payload) + _LINE_OVERHEAD for payload in payloads]
+        lines = [spool.encode_line(payload) for payload in payloads]
+        places: list[int] = []
         try:
-            writer = self._open_writer(sum(lines))
-            writer.append(*payloads)
+            places = self._hold(lines)
+            if not self.holding or self._held_bytes > self._max_held_bytes:
+                self._write()
         except OSError as error:
-            self.failure = error.strerror or str(error)
-            self.n_refused += len(payloads)
-            self._abandon()
+            self._refuse(error, len(lines))
+            for place in places:
+                self._held_bytes -= len(self._held.pop(place))
             raise
-        self.failure = None
-        base = len(self._paths) - 1 << _OFFSET_BITS
-        places = [base | offset for offset in accumulate(lines[:-1], initial=self._size)]
-        self._size += sum(lines)
         return places
 
-    def read(self, place: int) -> bytes | None:
-        """Return the payload at ``place``, None where the segment is gone or the line damaged."""
-        path = self._paths[place >> _OFFSET_BITS]
+    def flush(self, *, keep: bool = False) -> None:
+        """Write what is held.
+
+        Raises
+        ------
+        OSError
+            If the disk refuses twice, the second time in a fresh segment. Nothing of it counts as accepted, unless
+            ``keep`` asks for holding it until the disk gives in.
+        """
+        if not self._held:
+            return
         try:
-            line = next(spool.read_lines(path, start=place & _OFFSET_MASK), None)
+            self._write()
+        except OSError as error:
+            if keep:
+                self.failure = error.strerror or str(error)
+            else:
+                self._refuse(error, len(self._held))
+                self._held.clear()
+                self._held_bytes = 0
+            raise
+
+    def read(self, place: int) -> bytes | None:
+        """Return the payload at ``place``, None where the segment is gone, the line damaged or never accepted."""
+        line = self._held.get(place)
+        if line is not None:
+            return spool.decode_line(line[:-1])
+        place = self._moved.get(place, place)
+        index, offset = place >> _OFFSET_BITS, place & _OFFSET_MASK
+        if index >= len(self._paths) or offset >= self._ends.get(index, _UNBOUNDED):
+            return None
+        try:
+            found = next(spool.read_lines(self._paths[index], start=offset), None)
         except OSError:
             return None
-        return line.payload if line else None
+        return found.payload if found else None
 
     def recent(self, max_bytes: int) -> Iterator[tuple[int, bytes]]:
         """Yield (place, payload) of the sound lines of the newest segments, at least the last ``max_bytes``, oldest line first."""
@@ -78,38 +125,111 @@ class Recorder:
             first -= 1
             max_bytes -= _size(self._paths[first])
         for index in range(first, len(self._paths)):
-            start = 0
-            try:
-                for line in spool.read_lines(self._paths[index]):
-                    if line.payload is not None:
-                        yield index << _OFFSET_BITS | start, line.payload
-                    start = line.end
-            except OSError:
-                continue  # ingest may tidy a segment away while we read
+            yield from self._follow(index, 0)
+
+    def news(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (place, payload) of what other writers have appended to the folder since `recent` or `news` was last read."""
+        for path in spool.segments(self._folder):
+            if path.name.startswith(f"{self._prefix}-"):
+                continue
+            if path not in self._followed:
+                self._paths.append(path)
+                self._followed[path] = len(self._paths) - 1, 0
+            index, start = self._followed[path]
+            if _size(path) > start:
+                yield from self._follow(index, start)
 
     def close(self) -> None:
-        """Close the open segment."""
+        """Write what is held, as far as the disk takes it, and close the open segment."""
+        try:
+            self.flush()
+        except OSError:
+            self.n_shed += 1
+        self._close_writer()
+
+    def _follow(self, index: int, start: int) -> Iterator[tuple[int, bytes]]:
+        path = self._paths[index]
+        try:
+            for line in spool.read_lines(path, start=start):
+                if line.payload is not None:
+                    yield index << _OFFSET_BITS | start, line.payload
+                start = line.end
+        except OSError:
+            pass  # ingest may tidy a segment away while we read
+        self._followed[path] = index, start
+
+    def _hold(self, lines: list[bytes]) -> list[int]:
+        """Hold lines at the places they will have; segments turn here alone, where places are counted."""
+        n_bytes = sum(map(len, lines))
+        if self._writer is not None and not self._held and self._size and self._size + n_bytes > self._segment_bytes:
+            self._close_writer()
+        if self._writer is None:
+            self._open_writer()
+        places = []
+        at = self._index << _OFFSET_BITS | self._size + self._held_bytes
+        for line in lines:
+            self._held[at] = line
+            places.append(at)
+            at += len(line)
+        self._held_bytes += n_bytes
+        return places
+
+    def _write(self) -> None:
+        """Write all that is held, and again into a fresh segment where the disk refuses: whatever it then holds is in doubt."""
+        lines = b"".join(self._held.values())
+        try:
+            self._append(lines)
+        except OSError as error:
+            self.failure = error.strerror or str(error)
+            self._append(lines)
+        self.failure = None
+        self._held.clear()
+        self._held_bytes = 0
+
+    def _append(self, lines: bytes) -> None:
+        if self._writer is None:
+            self._open_writer()
+        assert self._writer is not None  # noqa: S101 - just opened
+        base = self._index << _OFFSET_BITS | self._size
+        try:
+            self._writer.append_lines(lines)
+        except OSError:
+            self._abandon()
+            raise
+        self._size += len(lines)
+        if base != next(iter(self._held)):
+            self._move(base)
+
+    def _move(self, at: int) -> None:
+        """Note that what is held has come to lie at ``at`` and after it, not where it was told to."""
+        if len(self._moved) > _MAX_MOVED:
+            self._moved.clear()  # forgotten, and decided anew if asked again
+        for place, line in self._held.items():
+            self._moved[place] = at
+            at += len(line)
+
+    def _open_writer(self) -> None:
+        self._writer = SpoolWriter(self._folder, prefix=self._prefix, segment_bytes=_UNBOUNDED, fsync=self._fsync)
+        self._paths.append(self._writer.path)
+        self._index, self._size = len(self._paths) - 1, 0
+
+    def _close_writer(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
-    def _open_writer(self, n_bytes: int) -> SpoolWriter:
-        """Return the writer, of a fresh segment where this one has no room: segments turn here, where places are counted."""
-        if self._writer is not None and self._size and self._size + n_bytes > self._segment_bytes:
-            self.close()
-        if self._writer is None:
-            unbounded = 1 << _OFFSET_BITS
-            self._writer = SpoolWriter(self._folder, prefix=self._prefix, segment_bytes=unbounded, fsync=self._fsync)
-            self._paths.append(max(self._folder.glob(f"{self._prefix}-*{spool.SUFFIX}"), key=lambda path: path.name))
-            self._size = 0
-        return self._writer
-
     def _abandon(self) -> None:
         if self._writer is None:
             return
-        self.close()
-        if not self._paths[-1].stat().st_size:
-            self._paths.pop().unlink()
+        self._close_writer()
+        self._ends[self._index] = self._size
+        if self._index == len(self._paths) - 1 and not _size(self._paths[-1]):
+            self._paths.pop().unlink(missing_ok=True)
+            del self._ends[self._index]
+
+    def _refuse(self, error: OSError, n_records: int) -> None:
+        self.failure = error.strerror or str(error)
+        self.n_refused += n_records
 
 
 def _size(path: Path) -> int:

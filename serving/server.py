@@ -1,12 +1,19 @@
-"""Runs the shim: wires its parts from the settings and serves them over HTTP until it is told to stop."""
+"""Runs the shim: wires its parts from the settings and serves them until it is told to stop."""
 
+import asyncio
 import contextlib
 import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import FrameType
 
-import uvicorn
+import uvloop
 
 from features import config
 from features.clock import Clock, ReplayClock, SystemClock
@@ -14,25 +21,48 @@ from models.releases.ledger import Ledger
 from models.releases.store import Store
 from serving.asgi import Application
 from serving.debts import Debts
+from serving.exchange import Exchange
 from serving.follower import Follower
+from serving.frames import FrameProtocol
 from serving.handler import Handler
 from serving.memory import DecisionMemory
 from serving.overrides import OverrideJournal
 from serving.plan import Plan
-from serving.protocol import PatientProtocol
+from serving.protocol import HttpProtocol
 from serving.recorder import Recorder
+from serving.replies import Replies
 from serving.settings import Settings
 from serving.shelf import Shelf
 from serving.shim import Shim
 
-_DRAIN_SECONDS = 5
-_KEEP_ALIVE_SECONDS = 75  # longer than the minute after which brokers' pools drop an idle connection themselves
 _BACKLOG = 2_048
+_GRACE_SECONDS = 0.1  # for requests that were on their way when the shim was told to stop
+_SPARE_DESCRIPTORS = 64
 _THE_PAST = datetime(1970, 1, 1, tzinfo=UTC)  # where replayed time starts: any request moves it on
+_LOGGER = logging.getLogger("turnout.shim")
 
 
-def build(settings: Settings) -> Application:
-    """Return the shim as an application, its memory warm and its last good release loaded; nothing listens yet.
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A shim that is wired, warm and serves its last good release, whatever will carry its requests."""
+
+    settings: Settings
+    shim: Shim
+    follower: Follower
+    handler: Handler
+
+    @contextlib.asynccontextmanager
+    async def living(self) -> AsyncIterator[None]:
+        """Follow the ledger while entered; leave everything written down."""
+        self.follower.start()
+        yield
+        self.follower.stop()
+        self.shim.debts.save()
+        self.shim.recorder.close()
+
+
+def wire(settings: Settings) -> Parts:
+    """Return the parts of a shim; nothing listens yet.
 
     Raises
     ------
@@ -52,23 +82,33 @@ def build(settings: Settings) -> Application:
         plan=plan,
         clock=clock,
         releases=follower,
-        overrides=OverrideJournal(settings.state_path / "overrides.journal"),
-        recorder=Recorder(settings.spool_path, fsync=settings.fsync),
+        overrides=OverrideJournal(settings.overrides_path),
+        recorder=Recorder(settings.spool_path, prefix=settings.spool_prefix, fsync=settings.fsync),
         memory=DecisionMemory(settings.memory_decisions),
         debts=Debts(settings.state_path / "debts.json"),
     )
     shim.warm()
     follower.restore()
+    return Parts(settings=settings, shim=shim, follower=follower, handler=Handler(shim, settings))
 
-    @contextlib.asynccontextmanager
-    async def lifespan() -> AsyncIterator[None]:
-        follower.start()
-        yield
-        follower.stop()
-        shim.debts.save()
-        shim.recorder.close()
 
-    return Application(handler=Handler(shim, settings), lifespan=lifespan, max_body_bytes=settings.max_body_bytes)
+def build(settings: Settings) -> Application:
+    """Return the shim as an ASGI application, for those who host it elsewhere; it writes each answer's record before it.
+
+    Raises
+    ------
+    ConfigurationError
+        If the configuration cannot be used.
+    """
+    parts = wire(settings)
+    limits = settings.limits
+    return Application(
+        handler=parts.handler,
+        lifespan=parts.living,
+        max_body_bytes=limits.max_body_bytes,
+        body_seconds=limits.body_seconds,
+        max_in_flight=limits.max_in_flight,
+    )
 
 
 def serve(settings: Settings) -> None:
@@ -79,36 +119,112 @@ def serve(settings: Settings) -> None:
     ConfigurationError
         If the configuration cannot be used.
     """
-    application = build(settings)
+    parts = wire(settings)
+    _allow_connections(settings.limits.max_connections)
     gc.collect()
     gc.freeze()  # what stands now stands for good: looking through it again would cost milliseconds of somebody's answer
-    configuration = uvicorn.Config(
-        application,
-        host=settings.host,
-        port=settings.port,
-        http=PatientProtocol,
-        ws="none",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
-    )
-    _Server(configuration, application.handler).run()
+    uvloop.run(_serve(parts))
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, ending as if nothing had happened: a drained shim exits with 0, whatever signal asked for it."""
+async def _serve(parts: Parts) -> None:
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    if parts.settings.shared_port:
+        loop.add_reader(sys.stdin.fileno(), stopping.set)  # the supervisor is gone
+    async with parts.living():
+        listener = Listener(parts)
+        await listener.open()
+        watching = loop.create_task(listener.watch())
+        await stopping.wait()
+        parts.handler.draining = True
+        await listener.drain()
+        watching.cancel()
 
-    def __init__(self, configuration: uvicorn.Config, handler: Handler) -> None:
-        super().__init__(configuration)
-        self._handler = handler
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain; uvicorn itself would raise the signal again once it is done."""
-        super().handle_exit(sig, frame)
-        self._captured_signals.clear()
-        self._handler.draining = True
+class Listener:
+    """The sockets of one worker and the connections on them."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Prepare to serve ``parts``."""
+        self._parts = parts
+        self._settings = parts.settings
+        self._exchange = Exchange(parts.handler, parts.shim, parts.settings.limits, parts.settings.durable)
+        self._replies = Replies()
+        self._connections: set[HttpProtocol] = set()
+        self._frames: set[FrameProtocol] = set()
+        self._servers: list[asyncio.Server] = []
+
+    async def open(self) -> None:
+        """Listen; several workers share one port."""
+        loop, settings = asyncio.get_running_loop(), self._settings
+        self._servers.append(
+            await loop.create_server(
+                lambda: HttpProtocol(self._exchange, self._replies, self._connections),
+                settings.host,
+                settings.port,
+                backlog=_BACKLOG,
+                reuse_port=settings.shared_port or None,
+            )
+        )
+        if (path := settings.socket_path) is not None:
+            path = path.with_name(f"{path.name}.{settings.worker}") if settings.worker else path
+            self._servers.append(
+                await loop.create_unix_server(lambda: FrameProtocol(self._exchange, self._frames), sock=_bind(path))
+            )
+
+    async def watch(self) -> None:
+        """Look at the clocks of all connections, and at what other workers did, for as long as the task lives."""
+        loop, limits = asyncio.get_running_loop(), self._settings.limits
+        while True:
+            await asyncio.sleep(limits.look_seconds)
+            try:
+                self._replies.tick()
+                now = loop.time()
+                for connection in [c for c in self._connections if c.deadline < now]:
+                    connection.expire()
+                if self._settings.shared_port:
+                    self._parts.shim.catch_up()
+            except Exception:  # what nobody thought of must not end the watch
+                _LOGGER.exception("a look at the connections failed")
+
+    async def drain(self) -> None:
+        """Accept no more, answer what is on its way, close; what has not ended within the limit is cut."""
+        loop = asyncio.get_running_loop()
+        for server in self._servers:
+            server.close()
+        give_up_at = loop.time() + self._settings.limits.drain_seconds
+        await asyncio.sleep(_GRACE_SECONDS)
+        while (open_ones := self._connected()) and loop.time() < give_up_at:
+            for connection in open_ones:
+                connection.drain()
+            await asyncio.sleep(0.02)
+        self._exchange.close()
+        for left in self._connected():
+            left.abort()
+        await asyncio.sleep(0)
+
+    def _connected(self) -> list[HttpProtocol | FrameProtocol]:
+        return [*self._connections, *self._frames]
+
+
+def _bind(path: os.PathLike[str]) -> socket.socket:
+    """Return a socket at ``path`` that its owner alone may use; one that a dead shim left behind is replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108 - as above
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        bound.bind(os.fspath(path))
+    finally:
+        os.umask(before)
+    return bound
+
+
+def _allow_connections(n_connections: int) -> None:
+    """Raise the limit on open files as far as it goes: by default it is often below the limit on connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = n_connections + _SPARE_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

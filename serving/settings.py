@@ -1,12 +1,18 @@
 """The shim's environment, read once per process and passed down as plain values."""
 
 import ipaddress
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from features.home import Home
+from serving.access import ROLES, Role
+from serving.limits import Limits
+
+Durability = Literal["answer", "batch", "async"]
 
 
 class SettingsError(ValueError):
@@ -17,23 +23,31 @@ class SettingsError(ValueError):
 class Settings(Home):
     """Where the shim listens, where its things are, and how much it holds. Every path lies under ``home``.
 
-    ``replay`` lets requests carry their own instant in the header ``turnout-time``. ``fsync`` makes an accepted record
+    ``token`` opens every route, ``role_tokens`` those of a role each. ``replay`` lets requests carry their own instant in
+    the header ``turnout-time``. ``durable`` says when a record is written: before its answer leaves (``answer``), likewise
+    but with those of the next milliseconds (``batch``), or soon after it (``async``). ``fsync`` makes what is written
     outlive a power cut, not only the process. ``memory_decisions`` is how many decisions are remembered, so that a
-    redelivered event receives the one it had.
+    redelivered event receives the one it had. ``socket_path`` is where frames are taken besides, ``worker`` which of
+    several processes this is, on a port that they share (``shared_port``).
     """
 
     host: str = "127.0.0.1"
     port: int = 8100
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
+    role_tokens: Mapping[Role, str] = field(default_factory=dict, repr=False)
     replay: bool = False
+    durable: Durability = "answer"
     fsync: bool = False
     memory_decisions: int = 200_000
-    max_body_bytes: int = 4 * 1024 * 1024
+    limits: Limits = field(default_factory=Limits)
     poll_seconds: float = 1.0
+    socket_path: Path | None = None
+    worker: int = 0
+    shared_port: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an address that others can reach and that no token guards."""
-        if not self.token and not self.on_loopback:
+        if not self.token and not self.role_tokens and not self.on_loopback:
             raise SettingsError(f"TURNOUT_HOST {self.host!r} is not a loopback address: set TURNOUT_TOKEN")
 
     @property
@@ -48,15 +62,27 @@ class Settings(Home):
 
     @property
     def state_path(self) -> Path:
-        """What the shim itself must not forget: releases served, overrides."""
-        return self.home / "shim"
+        """What this process must not forget: releases served, what is owed. Each worker has its own."""
+        return self.home / "shim" / f"worker-{self.worker}" if self.worker else self.home / "shim"
+
+    @property
+    def overrides_path(self) -> Path:
+        """The operators' journal, which all workers share."""
+        return self.home / "shim" / "overrides.journal"
+
+    @property
+    def spool_prefix(self) -> str:
+        """What the names of this process's segments begin with."""
+        return f"shim{self.worker}" if self.worker else "shim"
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings of this process.
 
-    ``TURNOUT_HOME``, ``TURNOUT_CONFIG``, ``TURNOUT_HOST``, ``TURNOUT_PORT``, ``TURNOUT_TOKEN``, ``TURNOUT_REPLAY`` and
-    ``TURNOUT_FSYNC`` (1 is on), ``TURNOUT_MEMORY``, ``TURNOUT_MAX_BODY_BYTES``.
+    ``TURNOUT_HOME``, ``TURNOUT_CONFIG``, ``TURNOUT_HOST``, ``TURNOUT_PORT``, ``TURNOUT_SOCKET``, ``TURNOUT_TOKEN`` and
+    ``TURNOUT_TOKEN_DECIDE``, ``_REPORT``, ``_OPERATE``, ``_READ``, ``TURNOUT_DURABLE``, ``TURNOUT_REPLAY`` and
+    ``TURNOUT_FSYNC`` (1 is on), ``TURNOUT_MEMORY``, ``TURNOUT_MAX_BODY_BYTES``, ``TURNOUT_MAX_IN_FLIGHT``,
+    ``TURNOUT_MAX_CONNECTIONS``, ``TURNOUT_POLL_SECONDS`` (between two looks at the ledger); ``TURNOUT_WORKER`` is set by the supervisor of several.
 
     Raises
     ------
@@ -69,11 +95,34 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         host=environment.get("TURNOUT_HOST", "127.0.0.1"),
         port=_count(environment, "TURNOUT_PORT", 8100),
         token=environment.get("TURNOUT_TOKEN") or None,
+        role_tokens={role: token for role in ROLES if (token := environment.get(f"TURNOUT_TOKEN_{role.upper()}"))},
         replay=_switch(environment, "TURNOUT_REPLAY"),
+        durable=_durability(environment),
         fsync=_switch(environment, "TURNOUT_FSYNC"),
         memory_decisions=_count(environment, "TURNOUT_MEMORY", 200_000),
-        max_body_bytes=_count(environment, "TURNOUT_MAX_BODY_BYTES", 4 * 1024 * 1024),
+        limits=_limits(environment),
+        poll_seconds=_seconds(environment, "TURNOUT_POLL_SECONDS", 1.0),
+        socket_path=Path(path).absolute() if (path := environment.get("TURNOUT_SOCKET")) else None,
+        worker=_count(environment, "TURNOUT_WORKER", 0),
+        shared_port="TURNOUT_WORKER" in environment,
     )
+
+
+def _limits(environment: Mapping[str, str]) -> Limits:
+    usual = Limits()
+    return Limits(
+        max_body_bytes=_count(environment, "TURNOUT_MAX_BODY_BYTES", usual.max_body_bytes),
+        max_in_flight=_count(environment, "TURNOUT_MAX_IN_FLIGHT", usual.max_in_flight),
+        max_connections=_count(environment, "TURNOUT_MAX_CONNECTIONS", usual.max_connections),
+    )
+
+
+def _durability(environment: Mapping[str, str]) -> Durability:
+    text = environment.get("TURNOUT_DURABLE", "answer")
+    for known in get_args(Durability):
+        if text == known:
+            return known  # type: ignore[no-any-return] # mypy does not see through get_args
+    raise SettingsError(f"TURNOUT_DURABLE must be one of {', '.join(get_args(Durability))}, got {text!r}")
 
 
 def _count(environment: Mapping[str, str], name: str, default: int) -> int:
@@ -81,6 +130,17 @@ def _count(environment: Mapping[str, str], name: str, default: int) -> int:
     if not text.isascii() or not text.isdigit():
         raise SettingsError(f"{name} must be a whole number, got {text!r}")
     return int(text)
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name, str(default))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < math.inf:
+        raise SettingsError(f"{name} must be a number of seconds above 0, got {text!r}")
+    return seconds
 
 
 def _switch(environment: Mapping[str, str], name: str) -> bool:

@@ -1,7 +1,7 @@
 """The shim's work apart from any transport: decide and log, accept outcomes, remember, say how it is."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -76,7 +76,15 @@ class Shim:
 
     def warm(self) -> None:
         """Remember the decisions at the end of the spool, so that a restart forgets none of them."""
-        for place, payload in self.recorder.recent(_WARM_BYTES):
+        self._remember_all(self.recorder.recent(_WARM_BYTES))
+
+    def catch_up(self) -> None:
+        """Hear what the other workers of this shim have decided, and been told to do, in the meantime."""
+        self._remember_all(self.recorder.news())
+        self.overrides.refresh()
+
+    def _remember_all(self, lines: Iterable[tuple[int, bytes]]) -> None:
+        for place, payload in lines:
             head = payload.partition(_AFTER_ORIGIN)[0]
             if len(head) == len(payload):
                 continue  # an outcome

@@ -48,23 +48,26 @@ def up(
     return 0
 
 
-def serve(*, port: int | None = None, replay: bool = False) -> int:
-    """Run the shim in this process, from the environment (``TURNOUT_HOME``, ``TURNOUT_CONFIG``, ``TURNOUT_HOST``, ...).
+def serve(*, port: int | None = None, workers: int = 1, replay: bool = False) -> int:
+    """Run the shim, from the environment (``TURNOUT_HOME``, ``TURNOUT_CONFIG``, ``TURNOUT_HOST``, ...).
 
     Parameters
     ----------
     port
         Where to listen, over ``TURNOUT_PORT``.
+    workers
+        How many processes share the port; with one, it is this process.
     replay
         Let requests bring their own time.
     """
     from dataclasses import replace
 
-    from serving import server, settings
+    from serving import __main__ as shim
+    from serving import settings
 
     chosen = settings.read()
-    server.serve(replace(chosen, port=chosen.port if port is None else port, replay=replay or chosen.replay))
-    return 0
+    chosen = replace(chosen, port=chosen.port if port is None else port, replay=replay or chosen.replay)
+    return shim.run(chosen, n_workers=workers)
 
 
 def status(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> int:

@@ -162,7 +162,7 @@ def test_a_promoted_router_decides_and_a_rollback_puts_the_other_back(home: Home
     assert decide(application, "later")["digest"] == digests["a"]
 
 
-def test_swaps_under_load_fail_no_request_and_every_answer_is_of_one_release(home: Home, trained: Path) -> None:
+def test_s06_swaps_under_load_fail_no_request_and_every_answer_is_of_one_release(home: Home, trained: Path) -> None:
     digests = [home.store.put(trained / name) for name in "ab"]
     application = server.build(home.settings)
     follower = application.handler._shim.releases
@@ -188,7 +188,7 @@ def test_swaps_under_load_fail_no_request_and_every_answer_is_of_one_release(hom
     assert len(seen) >= 20
 
 
-def test_the_last_good_release_decides_at_the_start_with_store_and_ledger_gone(home: Home, trained: Path) -> None:
+def test_s07_the_last_good_release_decides_at_the_start_with_store_and_ledger_gone(home: Home, trained: Path) -> None:
     digest = home.store.put(trained / "a")
     home.promote(digest)
     poll(server.build(home.settings))
@@ -203,7 +203,7 @@ def test_the_last_good_release_decides_at_the_start_with_store_and_ledger_gone(h
     assert "holds nothing" in problems(application)
 
 
-def test_a_damaged_copy_is_fetched_again_and_without_a_store_the_static_routes_decide(
+def test_s08_a_damaged_copy_is_fetched_again_and_without_a_store_the_static_routes_decide(
     home: Home, trained: Path
 ) -> None:
     digest = home.store.put(trained / "a")
@@ -296,7 +296,7 @@ def test_a_probe_that_hangs_is_given_up(trained: Path) -> None:
         probe.try_out(trained / "a", timeout_seconds=0.01)
 
 
-def test_a_router_that_raises_on_predict_is_condemned_after_three_events(
+def test_s09_a_router_that_raises_on_predict_is_condemned_after_three_events(
     home: Home, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.promote(home.store.put(trained / "a"))

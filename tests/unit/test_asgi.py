@@ -78,27 +78,27 @@ def test_a_request_without_a_body_waits_for_none() -> None:
     assert asyncio.run(send_request(application()))[0] == 200
 
 
-def test_a_body_that_says_it_is_too_large_is_not_even_received() -> None:
+def test_s02_a_body_that_says_it_is_too_large_is_not_even_received() -> None:
     status, body, _ = asyncio.run(send_request(application(), length=101))
     assert (status, json.loads(body)["detail"]) == (413, "a body may hold 100 bytes")
 
 
-def test_a_body_without_an_end_is_cut_off() -> None:
+def test_s02_a_body_without_an_end_is_cut_off() -> None:
     endless = [part(b"x" * 30, more=True) for _ in range(100)]
     assert asyncio.run(send_request(application(), *endless, chunked=True))[0] == 413
 
 
-def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+def test_s10_a_body_that_does_not_come_is_not_waited_for() -> None:
     assert asyncio.run(send_request(application(), part(b"x", more=True), length=5))[0] == 408
 
 
-def test_a_client_that_goes_away_costs_nothing() -> None:
+def test_s12_a_client_that_goes_away_costs_nothing() -> None:
     app = application()
     status, _, _ = asyncio.run(send_request(app, part(b"x", more=True), {"type": "http.disconnect"}, length=5))
     assert (status, app._n_in_flight) == (400, 0)
 
 
-def test_past_the_bound_on_requests_in_flight_others_are_told_to_come_back() -> None:
+def test_s11_past_the_bound_on_requests_in_flight_others_are_told_to_come_back() -> None:
     app = application(max_in_flight=2)
 
     async def send_five() -> list[int]:

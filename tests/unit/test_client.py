@@ -143,7 +143,7 @@ def test_a_connection_is_kept_and_opened_again_when_the_shim_closed_it() -> None
         say(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"[" * 200_000),
     ],
 )
-def test_whatever_the_shim_does_an_answer_comes_within_the_deadline(talk: Talk) -> None:
+def test_s20_whatever_the_shim_does_an_answer_comes_within_the_deadline(talk: Talk) -> None:
     with shim(talk) as client:
         started = time.monotonic()
         told = client.decide(event())
@@ -154,7 +154,7 @@ def test_whatever_the_shim_does_an_answer_comes_within_the_deadline(talk: Talk) 
         assert client.state == "error"
 
 
-def test_a_dead_shim_costs_neither_decision_nor_report() -> None:
+def test_s20_a_dead_shim_costs_neither_decision_nor_report() -> None:
     client = made("http://127.0.0.1:9")
     assert client.decide(event()).destinations == ("a", "b")
     assert not client.report(Outcome(decision_id="d1", served="a", observed_at=AT))

@@ -134,7 +134,7 @@ def test_the_rules_exclude_by_name_and_a_label_no_rule_mentions_forbids_everythi
     assert caught.value.excluded["a"] == "no rule mentions the label 'medical'"
 
 
-def test_unknown_and_unhealthy_candidates_are_excluded_with_the_reason() -> None:
+def test_s03_unknown_and_unhealthy_candidates_are_excluded_with_the_reason() -> None:
     candidates = (
         Candidate(destination="a", state=DestinationState(healthy=False)),
         Candidate(destination="zzz"),
@@ -277,7 +277,9 @@ def test_a_stop_never_gets_past_the_mask() -> None:
         (Model("bad", FakeRouter(1.0, feature_set="other")), "feature set other"),
     ],
 )
-def test_a_model_that_fails_is_replaced_by_the_static_route_with_a_true_propensity(broken: Model, words: str) -> None:
+def test_s19_a_model_that_fails_is_replaced_by_the_static_route_with_a_true_propensity(
+    broken: Model, words: str
+) -> None:
     of = plan(static_epsilon=0.4)
     view = StreamView(mode="on", champion=broken)
     decided = decider.decide(question(), of, view, None, at=AT, decision_id="d", revision="r")

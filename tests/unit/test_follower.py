@@ -125,7 +125,7 @@ def test_a_model_that_is_served_already_is_not_loaded_again(release: Release) ->
     assert shelf.kept == {A, B}
 
 
-def test_a_broken_release_leaves_the_last_good_one_and_is_remembered(release: Release) -> None:
+def test_s17_a_broken_release_leaves_the_last_good_one_and_is_remembered(release: Release) -> None:
     follower = release.follower(FakeShelf({B}))
     release.promote(A)
     follower.poll()
@@ -233,7 +233,7 @@ def test_a_restored_ledger_is_followed_above_the_gap(release: Release, tmp_path:
     assert (champion(follower), follower.rejections(), follower.view.generation) == (A, {}, 4)
 
 
-def test_the_last_good_release_is_served_again_with_the_ledger_gone(release: Release, tmp_path: Path) -> None:
+def test_s07_the_last_good_release_is_served_again_with_the_ledger_gone(release: Release, tmp_path: Path) -> None:
     release.promote(A)
     release.canary(B, share=0.5)
     release.follower().poll()
@@ -247,7 +247,7 @@ def test_the_last_good_release_is_served_again_with_the_ledger_gone(release: Rel
     assert follower.rejections() == {"ledger": "holds nothing; keeping generation 4"}
 
 
-def test_a_damaged_head_keeps_what_is_served(release: Release) -> None:
+def test_s17_a_damaged_head_keeps_what_is_served(release: Release) -> None:
     release.promote(A)
     follower = release.follower()
     follower.poll()
@@ -260,7 +260,7 @@ def test_a_damaged_head_keeps_what_is_served(release: Release) -> None:
     assert "damaged" in follower.rejections()["ledger"]
 
 
-def test_a_broken_champion_at_the_start_gives_way_to_the_one_before_then_to_none(release: Release) -> None:
+def test_s08_a_broken_champion_at_the_start_gives_way_to_the_one_before_then_to_none(release: Release) -> None:
     release.promote(A)
     follower = release.follower()
     follower.poll()
@@ -275,7 +275,9 @@ def test_a_broken_champion_at_the_start_gives_way_to_the_one_before_then_to_none
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\x00\xff", b'{"generation": "x"}'])
-def test_a_damaged_state_file_starts_from_the_static_routes(release: Release, tmp_path: Path, content: bytes) -> None:
+def test_s08_a_damaged_state_file_starts_from_the_static_routes(
+    release: Release, tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "shim" / "served.json"
     path.parent.mkdir()
     path.write_bytes(content)
@@ -288,7 +290,7 @@ def test_a_damaged_state_file_starts_from_the_static_routes(release: Release, tm
     assert champion(follower) == A
 
 
-def test_a_model_that_keeps_raising_is_condemned_and_stays_so(release: Release) -> None:
+def test_s09_a_model_that_keeps_raising_is_condemned_and_stays_so(release: Release) -> None:
     follower = release.follower()
     release.promote(A)
     follower.poll()

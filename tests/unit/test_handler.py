@@ -1,7 +1,7 @@
 import json
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from features import config, spool
 from features.clock import ReplayClock
 from features.records import Decision, Outcome
+from serving import routes
+from serving.access import ROLES, Role
 from serving.handler import Handler, Request, Response
 from serving.intake import MAX_BATCH
 from serving.memory import DecisionMemory
@@ -226,7 +228,7 @@ def test_outcomes_are_accepted_one_by_one_in_batches_and_as_cloudevents(shim: Ha
         ("/v1/overrides", {"kind": "stop", "actor": "ada", "reason": "r", "stream": "other"}, 422, "stream"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_with_its_place(
+def test_s01_s04_s05_what_is_wrong_is_said_with_its_place(
     shim: Handler, tmp_path: Path, path: str, body: Any, status: int, where: str | None
 ) -> None:
     found, problem = post(shim, path, body)
@@ -242,7 +244,7 @@ def test_a_state_without_a_zone_is_refused(shim: Handler) -> None:
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/xml", "application/jsonx"])
-def test_another_content_type_is_refused(shim: Handler, kind: str) -> None:
+def test_s01_another_content_type_is_refused(shim: Handler, kind: str) -> None:
     for path in ("/v1/decisions", "/v1/outcomes", "/v1/overrides"):
         assert post(shim, path, {"event": event()}, {"content-type": kind})[0] == 415
 
@@ -260,12 +262,12 @@ def test_another_content_type_is_refused(shim: Handler, kind: str) -> None:
         ('{"a\\"":1,"a":1}', False),
     ],
 )
-def test_duplicate_keys_are_refused_however_they_are_written(shim: Handler, twice: str, refused: bool) -> None:  # noqa: FBT001
+def test_s05_duplicate_keys_are_refused_however_they_are_written(shim: Handler, twice: str, refused: bool) -> None:  # noqa: FBT001
     body = json.dumps({"event": event(extension="here")}).replace('"here"', twice).encode()
     assert post(shim, "/v1/decisions", body)[0] == (422 if refused else 200)
 
 
-def test_every_other_path_and_method_is_denied(shim: Handler) -> None:
+def test_s18_every_other_path_and_method_is_denied(shim: Handler) -> None:
     for path in (
         "/",
         "",
@@ -279,15 +281,15 @@ def test_every_other_path_and_method_is_denied(shim: Handler) -> None:
         assert ask(shim, "GET", path).status == 404, path
     response = ask(shim, "PATCH", "/v1/overrides")
     assert response.status == 405
-    assert ("allow", "DELETE, GET, POST") in response.headers
+    assert ("allow", "DELETE, GET, HEAD, POST") in response.headers
     assert ask(shim, "GET", "/v1/decisions").status == 405
     assert ask(shim, "GET", "/v1%2Fdecisions").status == 404
 
 
-PUBLIC = ("/health/live", "/health/ready")
+PUBLIC = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 
 
-def test_with_a_token_every_route_but_health_asks_for_it(tmp_path: Path) -> None:
+def test_s18_with_a_token_every_route_but_health_asks_for_it(tmp_path: Path) -> None:
     shim = handler(tmp_path, token="open-sesame")
     paths = ["/nowhere", *("/" + "/".join(parts).replace("*", "x") for parts in shim._routes)]
     for path in set(paths).difference(PUBLIC):
@@ -297,7 +299,7 @@ def test_with_a_token_every_route_but_health_asks_for_it(tmp_path: Path) -> None
                 assert response.status == 401, path
                 assert ("www-authenticate", "Bearer") in response.headers
     assert ask(shim, "GET", "/status", headers={"authorization": "Bearer open-sesame"}).status == 200
-    assert [ask(shim, "GET", path).status for path in PUBLIC] == [200, 200]
+    assert [ask(shim, "GET", path).status for path in PUBLIC] == [200] * 4
 
 
 @pytest.mark.parametrize(
@@ -310,7 +312,7 @@ def test_with_a_token_every_route_but_health_asks_for_it(tmp_path: Path) -> None
         ("127.0.0.1.evil:1", 403),
     ],
 )
-def test_without_a_token_only_loopback_names_are_served(shim: Handler, host: str, status: int) -> None:
+def test_s18_without_a_token_only_loopback_names_are_served(shim: Handler, host: str, status: int) -> None:
     assert ask(shim, "GET", "/status", headers={"host": host}).status == status
 
 
@@ -374,7 +376,9 @@ def test_the_forecast_of_a_series_is_answered(tmp_path: Path) -> None:
     assert ask(handler(tmp_path), "GET", "/v1/forecast/JFK").status == 404
 
 
-def test_a_disk_that_refuses_costs_the_log_and_not_the_event(shim: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_i11_a_disk_that_refuses_costs_the_log_and_not_the_event(
+    shim: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: bytes) -> list[int]:
         shim._shim.recorder.failure = "No space left on device"
         raise OSError(28, "No space left on device")
@@ -405,7 +409,7 @@ def test_the_status_tells_what_was_rejected(shim: Handler) -> None:
 
 def test_a_draining_shim_is_live_and_not_ready(shim: Handler) -> None:
     shim.draining = True
-    assert [ask(shim, "GET", path).status for path in PUBLIC] == [200, 503]
+    assert [ask(shim, "GET", path).status for path in PUBLIC] == [200, 503] * 2
 
 
 def test_metrics_count_decisions_by_arm(shim: Handler) -> None:
@@ -477,10 +481,81 @@ header_values = st.sampled_from(["application/json", "application/cloudevents+js
     headers=st.just(JSON) | st.dictionaries(header_names, header_values),
     body=bodies,
 )
-def test_no_request_whatever_raises_or_is_an_internal_error(
+def test_s01_no_request_whatever_raises_or_is_an_internal_error(
     shim: Handler, method: str, path: str, query: str, headers: dict[str, str], body: bytes
 ) -> None:
     response = shim.handle(Request(method, path, query, headers, body))
     assert response.status in {200, 201, 202, 304, 400, 403, 404, 405, 415, 422}
     if response.body and dict(response.headers)["content-type"] != "text/plain; version=0.0.4; charset=utf-8":
         assert not math.isnan(len(json.loads(response.body, parse_constant=pytest.fail)))
+
+
+def test_s18_every_route_opens_to_its_role_alone(tmp_path: Path) -> None:
+    tokens: dict[Role, str] = {role: f"{role}-token" for role in ROLES}
+    shim = handler(tmp_path, role_tokens=tokens)
+    for route in routes.TABLE:
+        path = "/" + "/".join(route.pattern).replace("*", "x")
+        for role, token in tokens.items():
+            status = ask(shim, route.method, path, headers={"authorization": f"Bearer {token}"}).status
+            assert (status == 403) == (route.role not in (None, role)), (path, role)
+        assert (ask(shim, route.method, path).status == 401) == (route.role is not None)
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "CONNECT", "PUT", "get", ""])
+def test_s18_odd_methods_are_refused_with_what_is_allowed(shim: Handler, method: str) -> None:
+    response = ask(shim, method, "/v1/decisions")
+    assert (response.status, dict(response.headers)["allow"]) == (405, "POST")
+
+
+def test_head_is_answered_wherever_get_is(shim: Handler) -> None:
+    assert ask(shim, "HEAD", "/status").status == 200
+    assert ask(shim, "HEAD", "/v1/decisions").status == 405
+
+
+def test_no_secret_is_in_an_error_a_log_or_a_representation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shim = handler(tmp_path, token="open-sesame", role_tokens={"read": "read-sesame"})
+    said = [ask(shim, "GET", "/status", headers={"authorization": "Bearer near-sesame"}).body]
+    shim._shim.plan = None  # type: ignore[assignment] # so that something breaks
+    broken = ask(shim, "GET", "/status", headers={"authorization": "Bearer open-sesame"})
+    assert broken.status == 500
+    said += [broken.body, caplog.text.encode(), repr(shim._settings).encode()]
+    assert not any(b"sesame" in text for text in said)
+
+
+def test_without_a_router_the_inference_protocol_says_that_none_is_there(shim: Handler) -> None:
+    assert read(ask(shim, "GET", "/v2"))[1]["name"] == "turnout"
+    for path in ("/v2/models/orders", "/v2/models/orders/ready", "/v2/models/other"):
+        assert ask(shim, "GET", path).status == 404
+    body = {"inputs": []}
+    assert post(shim, "/v2/models/orders/infer", body)[0] == 404
+    assert post(shim, "/v2/models/orders/infer", b"{")[0] == 400
+    assert post(shim, "/v2/models/orders/infer", body, {"content-type": "text/plain"})[0] == 415
+
+
+def test_s14_a_wall_clock_that_jumps_costs_no_decision_and_no_memory(shim: Handler) -> None:
+    clock = shim._shim.clock
+    assert isinstance(clock, ReplayClock)
+    told = {}
+    for number, jump in enumerate((timedelta(0), timedelta(days=-400), timedelta(days=4_000), timedelta(0))):
+        clock.at = AT + jump
+        told[number] = post(shim, "/v1/decisions", {"event": event(number)})[1]
+        assert told[number]["decided_at"] == (AT + jump).isoformat().replace("+00:00", "Z")
+    assert len({answer["decision_id"] for answer in told.values()}) == 4
+    for number, answer in told.items():
+        assert post(shim, "/v1/decisions", {"event": event(number)})[1] == answer | {"repeated": True}
+
+
+def test_s03_an_unknown_destination_is_answered_around_and_named_in_the_log(shim: Handler, tmp_path: Path) -> None:
+    asked = {"event": event(), "candidates": [{"destination": "a"}, {"destination": "nowhere"}]}
+    assert post(shim, "/v1/decisions", asked)[1]["destinations"] == ["a"]
+    assert records(tmp_path)[0].excluded == {"nowhere": "not a destination of the stream"}
+
+
+def test_s17_what_is_stale_is_served_and_said(shim: Handler) -> None:
+    releases = shim._shim.releases
+    assert isinstance(releases, FakeReleases)
+    releases.rejected = {"ledger": "cannot be read"}
+    assert post(shim, "/v1/decisions", {"event": event()})[0] == 200
+    status, told = read(ask(shim, "GET", "/health/ready"))
+    assert (status, told["status"]) == (200, "degraded")
+    assert "cannot be read" in told["problems"][0]

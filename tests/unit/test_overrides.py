@@ -79,3 +79,31 @@ def test_a_line_torn_anywhere_spoils_no_other(tmp_path: Path, cut: int) -> None:
     assert again.stop_for("orders", AT)
     again.set(stop("refunds"))
     assert OverrideJournal(path).stop_for("refunds", AT)
+
+
+def test_workers_of_one_journal_hear_each_other(tmp_path: Path) -> None:
+    one, other = (OverrideJournal(tmp_path / "journal") for _ in range(2))
+    stop = Override(kind="stop", actor="ada", reason="drill", created_at=AT)
+    one.set(stop)
+    assert other.in_force(AT) == []
+    other.refresh()
+    assert other.in_force(AT) == [stop]
+    assert other.clear("stop", None, actor="bob", reason="over", at=AT) == stop
+    one.refresh()
+    assert one.in_force(AT) == []
+
+
+def test_what_could_not_be_written_down_is_not_undone_by_reading_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = OverrideJournal(tmp_path / "journal")
+    journal.set(Override(kind="stop", actor="ada", reason="drill", created_at=AT))
+    monkeypatch.setattr(Path, "open", _refuse)
+    journal.clear("stop", None, actor="bob", reason="over", at=AT)
+    monkeypatch.undo()
+    journal.refresh()
+    assert journal.in_force(AT) == []
+
+
+def _refuse(*_: object) -> None:
+    raise OSError(28, "No space left on device")

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ WRITE = os.write
 
 
 @pytest.mark.parametrize("broken_write", [refuse, write_half])
-def test_a_full_disk_costs_only_the_record_it_refused(
+def test_i11_a_full_disk_costs_only_the_record_it_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_write: Callable[..., int]
 ) -> None:
     recorder = Recorder(tmp_path)
@@ -89,3 +90,48 @@ def test_a_disk_that_refuses_leaves_no_heap_of_empty_segments(tmp_path: Path, mo
         with pytest.raises(OSError, match="No space"):
             recorder.append(b"refused")
     assert not spool.segments(tmp_path)
+
+
+def test_what_other_writers_append_is_news_once_and_what_was_there_before_is_none(tmp_path: Path) -> None:
+    other = Recorder(tmp_path, prefix="shim1")
+    other.append(b"before")
+    own = Recorder(tmp_path)
+    assert list(own.news()) == []
+    own.append(b"own")
+    for payload in (b"one", b"two"):
+        other.append(payload)
+        ((place, news),) = own.news()
+        assert news == own.read(place) == payload
+    Recorder(tmp_path, prefix="shim2").append(b"three")
+    assert [payload for _, payload in own.news()] == [b"three"]
+    assert list(own.news()) == []
+
+
+@settings(max_examples=40)
+@given(groups=st.lists(st.lists(payloads, min_size=1, max_size=4), max_size=10), failing=st.sets(st.integers(0, 30)))
+def test_i09_held_lines_are_read_like_written_ones_and_a_failing_disk_loses_none_that_is_kept(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[list[bytes]], failing: set[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("spool")
+    recorder = Recorder(folder, segment_bytes=100)
+    recorder.holding = True
+    n_writes = 0
+
+    def write(descriptor: int, lines: bytes) -> int:
+        nonlocal n_writes
+        n_writes += 1
+        return WRITE(descriptor, lines[: len(lines) // 2]) if n_writes in failing else WRITE(descriptor, lines)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", write)
+        places: list[int] = []
+        written = [payload for group in groups for payload in group]
+        for group in groups:
+            places += recorder.append(*group)
+            assert [recorder.read(place) for place in places] == written[: len(places)]
+            with suppress(OSError):
+                recorder.flush(keep=True)
+            assert [recorder.read(place) for place in places] == written[: len(places)]
+    recorder.close()
+    assert [recorder.read(place) for place in places] == written
+    assert set(written) <= set(stored(folder))

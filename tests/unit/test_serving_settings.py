@@ -30,3 +30,30 @@ def test_an_address_others_can_reach_needs_a_token(host: str) -> None:
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "::1"])
 def test_loopback_needs_none(host: str) -> None:
     assert Settings(home=Path(), config_path=Path(), host=host).token is None
+
+
+def test_each_role_may_have_a_token_of_its_own() -> None:
+    found = settings.read({"TURNOUT_HOST": "10.0.0.1", "TURNOUT_TOKEN_READ": "r", "TURNOUT_TOKEN_DECIDE": "d"})
+    assert found.role_tokens == {"read": "r", "decide": "d"}
+
+
+def test_durability_is_one_of_three() -> None:
+    assert settings.read({}).durable == "answer"
+    assert settings.read({"TURNOUT_DURABLE": "batch"}).durable == "batch"
+    with pytest.raises(SettingsError, match="TURNOUT_DURABLE must be one of answer, batch, async, got 'never'"):
+        settings.read({"TURNOUT_DURABLE": "never"})
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_a_pause_that_is_none_is_named(seconds: str) -> None:
+    with pytest.raises(SettingsError, match="TURNOUT_POLL_SECONDS must be"):
+        settings.read({"TURNOUT_POLL_SECONDS": seconds})
+
+
+def test_workers_have_states_and_spools_of_their_own_and_share_the_overrides() -> None:
+    first, second = (settings.read({"TURNOUT_HOME": "/t", "TURNOUT_WORKER": number}) for number in "01")
+    assert first.state_path == Path("/t/shim")
+    assert second.state_path == Path("/t/shim/worker-1")
+    assert first.overrides_path == second.overrides_path
+    assert (first.spool_prefix, second.spool_prefix) == ("shim", "shim1")
+    assert settings.read({}).shared_port is False

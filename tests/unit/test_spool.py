@@ -59,7 +59,7 @@ def test_a_damaged_line_stands_between_sound_ones(tmp_path: Path) -> None:
     assert [line.payload for line in spool.read_lines(path)] == [b"one", None, None, b"two"]
 
 
-def test_an_unfinished_line_is_left_and_read_once_it_is_whole(tmp_path: Path) -> None:
+def test_i09_an_unfinished_line_is_left_and_read_once_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "shim-00000001.spool"
     whole = spool.encode_line(b"one") + spool.encode_line(b"two")
     path.write_bytes(whole[:-1])
@@ -110,7 +110,7 @@ def test_with_fsync_every_append_is_synced(tmp_path: Path, monkeypatch: pytest.M
         assert len(synced) == 2 * fsync
 
 
-def test_a_full_disk_raises_and_the_torn_line_spoils_nothing_after_it(tmp_path: Path) -> None:
+def test_i11_a_full_disk_raises_and_the_torn_line_spoils_nothing_after_it(tmp_path: Path) -> None:
     """A limit on the file's size stands in for the disk: the kernel writes a part, then refuses."""
     code = f"""
 import resource, signal, sys

@@ -1,0 +1,261 @@
+"""What an answer of the shim costs, beside a C echo and other ways to serve the same booster, all in one interleaved run.
+
+    python -m benchmarks.shim [--quick] [--kills N] [--swaps N] [--peers-venv DIR]
+
+One server per turn is under load, on one core; the load generator (C, compiled here) has the other. Each figure is the
+median of its rounds. One event has 8 candidates, 30 features and 200 trees of 31 leaves; its decision is logged before the
+answer leaves, with metrics on. ``--peers-venv`` names an environment with MLServer in it, which does not share ours.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import loading, shim_faults, shim_peers, shim_world
+from benchmarks.loading import Load, NoCompilerError, Server
+from benchmarks.shim_world import BATCH, World
+from serving import server as shim_process
+from serving.handler import Request
+from serving.settings import Settings
+
+NO_COMPILER = 2
+SATURATION = 32  # connections
+OPEN_RATE = 2_000  # requests a second
+N_INPROC = 3_000
+_IDS = 1_000_000_000  # numbers apart for each turn, so that no event is asked about twice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How long and how often is measured."""
+
+    rounds: int
+    seconds: float
+    kills: int
+    swaps: int
+    faults: bool
+
+
+@dataclass
+class Bench:
+    """One run: the programs, the world, and what every server was measured at."""
+
+    load: Load
+    world: World
+    folder: Path
+    effort: Effort
+    found: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    _turns: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def measure(self, server: Server, content: bytes, **options: Any) -> dict[str, Any]:
+        """Return one turn of load on a server."""
+        template = self.folder / f"{server.name}.http"
+        template.write_bytes(content)
+        seconds = options.pop("seconds", self.effort.seconds)
+        return self.load.run(server.port, template, seconds=seconds, first=next(self._turns) * _IDS, **options)
+
+    def note(self, name: str, **figures: float) -> None:
+        """Keep figures of one round."""
+        for what, value in figures.items():
+            self.found.setdefault(name, {}).setdefault(what, []).append(value)
+
+    def median(self, name: str, what: str) -> float | None:
+        """Return the median over the rounds, None where it was not measured."""
+        values = self.found.get(name, {}).get(what)
+        return round(statistics.median(values), 1) if values else None
+
+
+def run_rounds(bench: Bench, echo: Server, bare: Server, shim: Server, peers: dict[str, tuple[Server, bytes]]) -> None:
+    """Measure everything in turn, round after round."""
+    one = shim_world.request("/v1/decisions", shim_world.question())
+    batch = shim_world.request("/v1/decisions", [shim_world.question()] * BATCH)
+    for _ in range(bench.effort.rounds):
+        for server, content in ((echo, one), (bare, one), (shim, one), *peers.values()):
+            alone = bench.measure(server, content)
+            many = bench.measure(server, content, connections=SATURATION)
+            bench.note(server.name, p50_us=alone["p50_us"], rps=many["rps"])
+        for server in (echo, shim):
+            steady = bench.measure(server, one, connections=16, rate=OPEN_RATE)
+            bench.note(server.name, p99_us=steady["p99_us"], behind=steady["behind"])
+        batches = bench.measure(shim, batch, connections=2)
+        bench.note("shim", batch_rps=batches["rps"] * BATCH)
+
+
+def measure_inproc(world: World, folder: Path) -> float:
+    """Return the median microseconds of a decision in this process, from bytes to bytes, logged."""
+    settings = Settings(home=folder / "inproc", config_path=world.config_path)
+    settings.home.mkdir()
+    for name in ("ledger", "store"):
+        (settings.home / name).symlink_to(world.home / name)
+    parts = shim_process.wire(settings)
+    parts.follower.poll()
+    headers = {"content-type": "application/json", "host": "localhost"}
+    took = []
+    for number in range(N_INPROC):
+        body = json.dumps(shim_world.question(f"{number:012d}")).encode()
+        begin = time.perf_counter_ns()
+        response = parts.handler.handle(Request("POST", "/v1/decisions", "", headers, body))
+        took.append(time.perf_counter_ns() - begin)
+        assert response.status == 200, response.body  # noqa: PLR2004, S101 - else nothing was measured
+    parts.shim.recorder.close()
+    return round(statistics.median(took) / 1e3, 1)
+
+
+def run(effort: Effort, folder: Path, peers_venv: Path | None) -> dict[str, Any]:
+    """Run all of it and return what is told as JSON."""
+    load = loading.compile_programs(folder)
+    world = shim_world.make(folder)
+    bench = Bench(load, world, folder, effort)
+    inproc_us = measure_inproc(world, folder)
+    peers, absent = shim_peers.available(world, folder, peers_venv)
+    echo_port = loading.free_port()
+    echo = Server("echo", [str(load.echo), str(echo_port)], echo_port, {}, health=None)
+    bare_port = loading.free_port()
+    bare = Server("bare", [sys.executable, "-m", "benchmarks.shim_bare", str(bare_port)], bare_port, {}, health=None)
+    shim = shim_faults.shim_server(world)
+    with ExitStack() as running:
+        cold_start_s = _start_cold(shim)
+        running.callback(shim.stop)
+        for server in (echo, bare, *(server for server, _ in peers.values())):
+            server.start()
+            running.callback(server.stop)
+        run_rounds(bench, echo, bare, shim, peers)
+        rss_mb = round(shim.resident_mb(), 1)
+        one = shim_world.request("/v1/decisions", shim_world.question())
+        swaps = shim_faults.swap(
+            shim,
+            world,
+            lambda seconds, _: bench.measure(shim, one, seconds=seconds, connections=4, rate=200),
+            n=effort.swaps,
+        )
+        faults: dict[str, Any] = {}
+        if effort.faults:
+            capacity = bench.median("shim", "rps") or 1.0
+            template = folder / "shim.http"
+            faults["overload"] = shim_faults.overrun(load, shim, template, capacity_rps=capacity, seconds=10)
+            faults["slow_heads"] = shim_faults.crawl(shim)
+            faults["huge_body"] = shim_faults.swell(shim)
+    kills = shim_faults.kill(
+        lambda: _started(shim_faults.shim_server(world)), world.home / "spool", n_kills=effort.kills
+    )
+    return {
+        "benchmark": "shim",
+        "echo_p50_us": bench.median("echo", "p50_us"),
+        "echo_p99_us": bench.median("echo", "p99_us"),
+        "echo_rps": bench.median("echo", "rps"),
+        "bare_http": {what: bench.median("bare", what) for what in ("p50_us", "rps")},
+        "engine_x_booster": None,
+        "shim": {what: bench.median("shim", what) for what in ("p50_us", "p99_us", "rps", "batch_rps")}
+        | {"rss_mb": rss_mb, "cold_start_s": round(cold_start_s, 2)},
+        "peers": {
+            name: {what: bench.median(server.name, what) for what in ("p50_us", "rps")}
+            for name, (server, _) in peers.items()
+        },
+        "absent": absent,
+        "inproc_us": inproc_us,
+        "nats": {"p50_us": None, "bare_p50_us": None},
+        "swaps": swaps,
+        "kill9": kills,
+        **faults,
+        "rounds": effort.rounds,
+        "seconds": effort.seconds,
+        "seed": shim_world.SEED,
+        "python": platform.python_version(),
+        "versions": {
+            name: version(name) for name in ("httptools", "lightgbm", "msgspec", "numpy", "uvloop", "turnout")
+        },
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; return 0, or 2 where there is no C compiler."""
+    parser = argparse.ArgumentParser(prog="benchmarks.shim", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the core of it, in under a minute")
+    parser.add_argument("--kills", type=int, help="how often the shim is killed")
+    parser.add_argument("--swaps", type=int, help="how many releases are swapped under load")
+    parser.add_argument("--peers-venv", type=Path, help="an environment with MLServer")
+    wished = parser.parse_args(arguments)
+    effort = (
+        Effort(rounds=1, seconds=1.0, kills=3, swaps=3, faults=False)
+        if wished.quick
+        else Effort(rounds=5, seconds=3.0, kills=wished.kills or 100, swaps=wished.swaps or 100, faults=True)
+    )
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            told = run(effort, Path(folder), wished.peers_venv)
+    except NoCompilerError as error:
+        sys.stderr.write(f"{error}\n")
+        return NO_COMPILER
+    _show(told)
+    print(json.dumps(told))
+    return 0
+
+
+def _started(server: Server) -> Server:
+    server.start()
+    return server
+
+
+def _start_cold(shim: Server) -> float:
+    """Start the shim with its release on the shelf already; return the seconds to the first decision."""
+    shim.start()  # takes the release and tries it out, which is once per digest
+    while json.loads(shim.ask("GET", "/v1/models/router/current")[1])["generation"] == 0:
+        time.sleep(0.05)
+    shim.stop()
+    begin = time.perf_counter()
+    shim.start()
+    body = json.dumps(shim_world.question("cold")).encode()
+    status, told = shim.ask("POST", "/v1/decisions", body)
+    assert status == 200 and json.loads(told)["digest"], told  # noqa: PLR2004, PT018, S101 - else nothing was measured
+    return time.perf_counter() - begin
+
+
+def _show(told: dict[str, Any]) -> None:
+    echo_us, echo_rps, shim = told["echo_p50_us"], told["echo_rps"], told["shim"]
+    console = Console()
+    table = Table(
+        "server", "p50 us", "x echo", "requests/s", "of the echo's", title="One core, one event, 8 candidates"
+    )
+    rows = [
+        ("C echo", {"p50_us": echo_us, "rps": echo_rps}),
+        ("shim, HTTP alone", told["bare_http"]),
+        ("shim", shim),
+        *told["peers"].items(),
+    ]
+    for name, figures in rows:
+        table.add_row(
+            name,
+            f"{figures['p50_us']:.0f}",
+            f"{figures['p50_us'] / echo_us:.2f}",
+            f"{figures['rps']:,.0f}",
+            f"{figures['rps'] / echo_rps:.2f}",
+        )
+    console.print(table)
+    console.print(f"absent: {', '.join(told['absent'])}", markup=False)
+    console.print(
+        f"shim: p99 at {OPEN_RATE:,}/s {shim['p99_us']:.0f} us (echo {told['echo_p99_us']:.0f}), "
+        f"{shim['batch_rps']:,.0f} events/s in batches of {BATCH}, {told['inproc_us']} us in process, "
+        f"{shim['rss_mb']} MB, first answer after {shim['cold_start_s']} s",
+        markup=False,
+    )
+    for what in ("swaps", "kill9", "overload", "slow_heads", "huge_body"):
+        if what in told:
+            console.print(f"{what}: {told[what]}", markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Between the connections and the handler: requests wait their turn, bounded, and answers leave once what they rest on is written."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from serving.handler import Handler, Request, Response
+from serving.limits import Limits
+from serving.problems import Problem
+from serving.settings import Durability
+from serving.shim import Shim
+
+_BATCH_SECONDS = 0.002  # that an answer may wait for others to be written with it
+_ASYNC_SECONDS = 0.005  # that an answer may be ahead of its record
+_RETRY_SECONDS = 1.0  # before a disk that refused is asked again
+
+
+class Connection(Protocol):
+    """Where answers go; ``serving.protocol.HttpProtocol`` is one."""
+
+    gone: bool
+
+    def deliver(self, response: Response, request: Request | None) -> None:
+        """Send the response to the oldest request that waits; without ``request`` it was refused before it was whole."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    connection: Connection
+    request: Request | None
+    response: Response | None
+
+
+class Exchange:
+    """Answers the requests of all connections in the order they came, a few per turn of the loop.
+
+    What the requests of a turn decided is written in one write, before any of their answers leaves (``answer``); or with
+    the next turns' within two milliseconds (``batch``); or after the answers (``async``), where a crash may lose what was
+    accepted in the last five milliseconds, and while the disk refuses whatever is held.
+
+    ``n_bodies_bytes`` and ``n_bodies`` are the connections' to count: what has arrived of bodies not whole yet.
+    """
+
+    def __init__(self, handler: Handler, shim: Shim, limits: Limits, durability: Durability = "answer") -> None:
+        """Begin with nothing waiting; from now on the shim's recorder holds what it is given until a turn ends."""
+        self.handler = handler
+        self.limits = limits
+        self.n_connections = 0
+        self.n_bodies = 0
+        self.n_bodies_bytes = 0
+        self._overload = Problem(503, f"more than {limits.max_in_flight} requests are in flight")
+        self._shim = shim
+        self._durability: Durability = durability
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[_Waiting] = deque()
+        self._answered: list[_Waiting] = []  # waiting for the log
+        self._owed = shim.debts.snapshot()
+        self._turn_due = False
+        self._commit: asyncio.TimerHandle | None = None
+        shim.recorder.holding = True
+
+    @property
+    def n_in_flight(self) -> int:
+        """How many requests have come whole or in part and are not answered yet."""
+        return len(self._queue) + len(self._answered) + self.n_bodies
+
+    def overload(self) -> Problem | None:
+        """Return why the next request should come later, None where there is room."""
+        return self._overload if self.n_in_flight >= self.limits.max_in_flight else None
+
+    def submit(self, connection: Connection, request: Request | None, response: Response | None = None) -> None:
+        """Queue a request, or in its place the ``response`` that is known already; `settle` must follow."""
+        self._queue.append(_Waiting(connection, request, response))
+
+    def settle(self) -> None:
+        """Take a turn: at once where there is but one connection, else when all sockets have been read."""
+        if self._turn_due or not self._queue:
+            return
+        if self.n_connections <= 1:
+            self._turn()
+        else:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def close(self) -> None:
+        """Answer all that waits, write what is held, and write at once from now on."""
+        while self._queue:
+            self._turn()
+        self._write()
+        self._shim.recorder.holding = False
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        queue, handle = self._queue, self.handler.handle
+        for _ in range(min(len(queue), self.limits.turn_requests)):
+            waiting = queue.popleft()
+            if waiting.connection.gone:
+                continue
+            if waiting.response is None and waiting.request is not None:
+                waiting.response = handle(waiting.request)
+            self._answered.append(waiting)
+        if self._durability == "answer" or not self._shim.recorder.n_held:
+            self._write()
+        elif self._durability == "async":
+            self._release()
+            self._write_within(_ASYNC_SECONDS)
+        else:
+            self._write_within(_BATCH_SECONDS)
+        if queue:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _write_within(self, seconds: float) -> None:
+        if self._commit is None:
+            self._commit = self._loop.call_later(seconds, self._write)
+
+    def _write(self) -> None:
+        """Write what is held, then let the answers go that waited for it."""
+        if self._commit is not None:
+            self._commit.cancel()
+            self._commit = None
+        recorder = self._shim.recorder
+        if recorder.n_held:
+            try:
+                recorder.flush(keep=self._durability == "async")
+            except OSError:
+                self._answer_again()
+        self._release()
+
+    def _answer_again(self) -> None:
+        """Answer anew what rests on a log that could not be written, each on its own: a static choice needs no log."""
+        if self._durability == "async":
+            self._write_within(_RETRY_SECONDS)
+            return
+        recorder = self._shim.recorder
+        self._shim.debts.restore(self._owed)
+        recorder.holding = False
+        for waiting in self._answered:
+            if waiting.request is not None and waiting.response is not None and waiting.response.recorded:
+                waiting.response = self.handler.handle(waiting.request)
+        recorder.holding = True
+
+    def _release(self) -> None:
+        answered, self._answered = self._answered, []
+        self._owed = self._shim.debts.snapshot()
+        _deliver(answered)
+
+
+def _deliver(answered: Sequence[_Waiting]) -> None:
+    for waiting in answered:
+        if waiting.response is not None and not waiting.connection.gone:
+            waiting.connection.deliver(waiting.response, waiting.request)
