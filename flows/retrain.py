@@ -1,5 +1,6 @@
 """Retrain: closed outcomes in, a judged and registered candidate out; or the reason why there is none."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from features.warehouse import Source
 from flows import examination, pinning, provenance
 from flows.publishing import publish
 from flows.wiring import Wiring, wire
-from models import comparison, evidence, fit, pricing, router, tariff
+from models import comparison, compiling, evidence, fit, pricing, router, tariff
 from models.comparison import Comparison, OfflineVerdict
 from models.evidence import Circumstances
 from models.findings import NOTHING_FOUND, Findings
@@ -31,6 +32,7 @@ from validation.leakage import LeakageVerdict, Screened
 from validation.trust import STATIC, Approval
 
 CANDIDATE_MODEL = "router-candidate"
+_LOGGER = logging.getLogger("turnout.retrain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,8 @@ def fit_candidate(wired: Wiring, stream: str, log: TrainingLog) -> Candidate:
     if configured.limits:
         priced_on, holdout = pricing.divide(holdout)
         tariff.write(folder, pricing.price(fitted, priced_on, configured.limits, configured.exploration))
+    for file, reason in compiling.compile_router(folder, fitted.card).items():
+        _LOGGER.warning("%s is left to LightGBM to score: %s", file, reason)
     return Candidate(
         folder=folder,
         digest=bundle.seal(folder, kind="router", pins=pinning.pins(wired, stream)),
