@@ -59,7 +59,7 @@ def examine(wired: Wiring, stream: str, log: TrainingLog, candidate: Router, pri
     opponent = find_opponent(wired, stream, log.holdout)
     baseline = comparison.champion_distribution(opponent.holdout, opponent.champion, opponent.tariff)
     found, target = findings.examine(opponent.holdout, candidate, priced, baseline)
-    shifts = _shifts(wired, stream, opponent.holdout, target, baseline)
+    shifts = measure_load(wired, stream, opponent.holdout, target, baseline)
     configured = wired.configuration.streams[stream]
     silent = np.full(log.holdout.n_decisions, np.nan)  # of the candidate, calibration is judged in the comparison
     moved = drift.judge(log.training, log.holdout, silent, configured.features, configured.drift)
@@ -72,9 +72,10 @@ def examine(wired: Wiring, stream: str, log: TrainingLog, candidate: Router, pri
     )
 
 
-def _shifts(
+def measure_load(
     wired: Wiring, stream: str, log: DecisionLog, target: findings.Floats, baseline: findings.Floats
 ) -> tuple[LoadShift, ...]:
+    """Return what ``target`` would send where if it decided all of the stream's events, beside ``baseline``, at the log's traffic."""
     known = {name: of.capacity_per_hour for name, of in wired.configuration.destinations.items()}
     span = (log.decided_at.max() - log.decided_at.min()) / _HOUR
     since, until = (instant.astype("datetime64[us]").item() for instant in (log.decided_at.min(), log.decided_at.max()))

@@ -201,6 +201,20 @@ def test_a_slow_and_a_dear_challenger_are_rolled_back(begun: Callable[..., Canar
     assert "cost rises by more than 0.05" in str(ended["reasons"])
 
 
+def test_nothing_wins_that_a_destination_cannot_take(begun: Callable[..., Canary]) -> None:
+    live = begun()
+    text = live.wired.settings.config_path.read_text()
+    text = text.replace("[destinations.bank]\n", "[destinations.bank]\ncapacity_per_hour = 2.0\n")
+    live.wired = home_of(live.wired.settings.home, text, at=live.wired.now)
+    told = live.step(live.play(900))  # 60 events an hour, about half of them for the bank
+    assert told["state"] == "held"
+    assert "at 100 % destination bank gets" in str(told["overload"])
+    assert live.wired.live("orders").canary == live.digest
+    text = text.replace("capacity_per_hour = 2.0", "capacity_per_hour = 2000.0")
+    wired = home_of(live.wired.settings.home, text, at=live.wired.now)
+    assert canary.act(wired, "orders", canary.look(wired, "orders"), dry_run=False)["state"] == "promote"
+
+
 def test_a_shadow_is_observed_first_and_told_what_it_would_have_brought(
     tmp_path: Path, tiny_text: str, fitted: Path, play: Play
 ) -> None:
