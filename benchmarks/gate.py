@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import canaries, gate_report, harm_ladder
+from benchmarks import canaries, gate_report, hard_canaries, harm_ladder
 from benchmarks.canaries import Cell
 from benchmarks.gate_report import Errors, Power
 
@@ -26,7 +26,7 @@ CANARIES, DISAGREEMENTS, SUCCESSES = (0.01, 0.1, 0.5), (0.02, 0.1, 0.5), (0.5, 0
 KEYS = (50, 200, 1_000)
 LIFTS = (0.02, 0.05, 0.1)
 HARM_SUCCESS, HARM_LIFT = 0.85, -0.1
-MAX_POWER_RUNS = 200
+MAX_POWER_RUNS, MAX_HARD_RUNS = 200, 50
 COMPARED_SHARE = 0.2  # of the runs of power: means of arms need every decision, and cost most
 
 
@@ -89,10 +89,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             harm_ladder.climb(HARM_SUCCESS, HARM_LIFT, rng)
             for _ in progress.track(range(n_runs), description="harmful")
         ]
+        n_hard = 1 if given.quick else min(n_runs, MAX_HARD_RUNS)
+        hard = {
+            name: hard_canaries.measure(name, n_hard, rng)
+            for name in progress.track(hard_canaries.WORLDS, description="hard worlds")
+        }
     console = Console(width=130)
     console.print(gate_report.error_table(errors))
     console.print(gate_report.power_table(powers))
-    summary = gate_report.summarise(errors, powers, ends)
+    console.print(gate_report.hard_table(hard))
+    summary = {**gate_report.summarise(errors, powers, ends), "hard": hard}
     print(f"harmful challenger, {HARM_LIFT:+.2f} on every event, {n_runs} runs: {summary['harm']}")
     print(json.dumps(summary))
     return 0

@@ -1,17 +1,17 @@
 """What `benchmarks.gate` found: errors and power of each cell, tables for people, and the figures of the JSON."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from rich.table import Table
-from scipy.special import betaincinv
 
 from benchmarks import canaries
 from benchmarks.canaries import Cell
 from benchmarks.harm_ladder import Ended
+from models import intervals
 
 BESIDE = ("mixture_ips", "arm_means", "arm_means_peeked")
 UPPER_CONFIDENCE = 0.99
@@ -33,9 +33,7 @@ class Errors:
     @property
     def upper(self) -> float:
         """The exact one-sided 99 % bound of the rate (Clopper and Pearson, 1934)."""
-        if self.n_false == self.n_runs:
-            return 1.0
-        return float(betaincinv(self.n_false + 1, self.n_runs - self.n_false, UPPER_CONFIDENCE))
+        return intervals.rate_limit(self.n_false, self.n_runs, UPPER_CONFIDENCE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +77,17 @@ def power_table(powers: Sequence[Power]) -> Table:
         cell = power.cell
         said = [f"{100 * power.found(method):.0f} ({power.median(method) or '-'})" for method in methods]
         table.add_row(f"{cell.canary:.0%}", f"{cell.disagreement:.0%}", f"{cell.success:g}", f"{cell.lift:+.2f}", *said)
+    return table
+
+
+def hard_table(hard: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return, per world that is against the canary, how often an equal challenger is promoted."""
+    table = Table(title="Promoted in worlds that are against a canary", caption=_versions())
+    for heading in ("world", "by the product %", "99 % upper", "unguarded %", "runs"):
+        table.add_column(heading)
+    for name, found in hard.items():
+        rates = (f"{100 * found[key]:.0f}" for key in ("promoted", "upper_99", "promoted_unguarded"))
+        table.add_row(name.replace("_", " "), *rates, str(found["runs"]))
     return table
 
 

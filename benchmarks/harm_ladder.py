@@ -62,7 +62,7 @@ def _decide(cell: Cell, share: float, q: NDArray[np.float64], n_before: int, rng
         is_challenger=arm,
         increment=played.increments(q),
         disagrees=np.ones(LOOK_EVERY, np.bool_),
-        harms={"failure": 1.0 - reward},
+        harms={"failure": 1.0 - reward, "unanswered": np.zeros(LOOK_EVERY)},
     )
 
 

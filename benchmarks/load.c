@@ -4,7 +4,7 @@
  *
  * TEMPLATE is a file with one whole request; every run of twelve @ in it becomes a number of its own, from FIRST on.
  * With RATE 0 each connection asks again as soon as it is answered; else requests are due at RATE a second, and their
- * latency counts from when they were due, not from when a connection was free. Prints one JSON object: counts by status,
+ * latency counts from when they were due, not from when a connection was free; that of a refusal from when it was sent. Prints one JSON object: counts by status,
  * and in microseconds the quantiles of the latency of what was answered with 2xx and of what was refused with 503.
  */
 #include <arpa/inet.h>
@@ -28,7 +28,7 @@
 struct connection {
     int socket;
     int waiting;
-    double due;
+    double due, asked;
     size_t sent, received, expected;
     char *request, *buffer;
 };
@@ -96,6 +96,7 @@ static void ask(struct connection *c, double due) {
     }
     c->sent = c->received = c->expected = 0;
     c->due = due;
+    c->asked = now();
     c->waiting = 1;
     send_rest(c);
 }
@@ -110,7 +111,7 @@ static void note(struct connection *c, double at) {
     int status = atoi(c->buffer + 9);
     double us = (at - c->due) * 1e6;
     if (status / 100 == 2 && n_accepted < n_most) accepted[n_accepted++] = us;
-    else if (status == 503 && n_refused < n_most) refused[n_refused++] = us;
+    else if (status == 503 && n_refused < n_most) refused[n_refused++] = (at - c->asked) * 1e6;
     else n_other++;
     c->waiting = 0;
 }

@@ -92,11 +92,11 @@ def draw(population: Population, rng: np.random.Generator) -> Drawn:
     """Draw clusters and, for each of their events, one choice of the logging policy: the only outcome that the log shows."""
     order, starts, sizes = population.grouped
     drawn = rng.integers(len(starts), size=population.n_drawn)
-    events = order[_ranges(starts[drawn], sizes[drawn])]
+    events = order[ranges(starts[drawn], sizes[drawn])]
     n_rows = np.diff(population.offsets)[events]
-    rows = _ranges(population.offsets[events], n_rows)
+    rows = ranges(population.offsets[events], n_rows)
     offsets = np.concatenate(([0], np.cumsum(n_rows)))
-    chosen = _choose(population.logging[rows], offsets, rng.uniform(size=len(events)))
+    chosen = choose(population.logging[rows], offsets, rng.uniform(size=len(events)))
     log = LoggedDecisions(
         offsets=offsets,
         chosen=chosen,
@@ -262,7 +262,7 @@ def _before(flights: Timetable, end: np.datetime64) -> Timetable:
     return replace(flights, **{field.name: getattr(flights, field.name)[kept] for field in fields(flights)})
 
 
-def _choose(distribution: Floats, offsets: Integers, u: Floats) -> Integers:
+def choose(distribution: Floats, offsets: Integers, u: Floats) -> Integers:
     """Return the row that each decision's uniform draw selects, int64[n]."""
     cumulative = np.cumsum(distribution)
     before = np.concatenate(([0.0], cumulative))[offsets[:-1]]
@@ -271,7 +271,7 @@ def _choose(distribution: Floats, offsets: Integers, u: Floats) -> Integers:
     return np.clip(chosen, offsets[:-1], offsets[1:] - 1)
 
 
-def _ranges(starts: Integers, sizes: Integers) -> Integers:
+def ranges(starts: Integers, sizes: Integers) -> Integers:
     """Return ``starts[i], starts[i] + 1, ...`` for each i, ``sizes[i]`` numbers, one after the other."""
     ends = np.cumsum(sizes)
     return np.arange(ends[-1]) - np.repeat(ends - sizes - starts, sizes)

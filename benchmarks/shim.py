@@ -79,12 +79,12 @@ class Bench:
         return round(statistics.median(values), 1) if values else None
 
 
-def run_rounds(bench: Bench, echo: Server, shim: Server, peers: dict[str, tuple[Server, bytes]]) -> None:
+def run_rounds(bench: Bench, echo: Server, bare: Server, shim: Server, peers: dict[str, tuple[Server, bytes]]) -> None:
     """Measure everything in turn, round after round."""
     one = shim_world.request("/v1/decisions", shim_world.question())
     batch = shim_world.request("/v1/decisions", [shim_world.question()] * BATCH)
     for _ in range(bench.effort.rounds):
-        for server, content in ((echo, one), (shim, one), *peers.values()):
+        for server, content in ((echo, one), (bare, one), (shim, one), *peers.values()):
             alone = bench.measure(server, content)
             many = bench.measure(server, content, connections=SATURATION)
             bench.note(server.name, p50_us=alone["p50_us"], rps=many["rps"])
@@ -124,14 +124,16 @@ def run(effort: Effort, folder: Path, peers_venv: Path | None) -> dict[str, Any]
     peers, absent = shim_peers.available(world, folder, peers_venv)
     echo_port = loading.free_port()
     echo = Server("echo", [str(load.echo), str(echo_port)], echo_port, {}, health=None)
+    bare_port = loading.free_port()
+    bare = Server("bare", [sys.executable, "-m", "benchmarks.shim_bare", str(bare_port)], bare_port, {}, health=None)
     shim = shim_faults.shim_server(world)
     with ExitStack() as running:
         cold_start_s = _start_cold(shim)
         running.callback(shim.stop)
-        for server in (echo, *(server for server, _ in peers.values())):
+        for server in (echo, bare, *(server for server, _ in peers.values())):
             server.start()
             running.callback(server.stop)
-        run_rounds(bench, echo, shim, peers)
+        run_rounds(bench, echo, bare, shim, peers)
         rss_mb = round(shim.resident_mb(), 1)
         one = shim_world.request("/v1/decisions", shim_world.question())
         swaps = shim_faults.swap(
@@ -155,6 +157,7 @@ def run(effort: Effort, folder: Path, peers_venv: Path | None) -> dict[str, Any]
         "echo_p50_us": bench.median("echo", "p50_us"),
         "echo_p99_us": bench.median("echo", "p99_us"),
         "echo_rps": bench.median("echo", "rps"),
+        "bare_http": {what: bench.median("bare", what) for what in ("p50_us", "rps")},
         "engine_x_booster": None,
         "shim": {what: bench.median("shim", what) for what in ("p50_us", "p99_us", "rps", "batch_rps")}
         | {"rss_mb": rss_mb, "cold_start_s": round(cold_start_s, 2)},
@@ -187,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peers-venv", type=Path, help="an environment with MLServer")
     wished = parser.parse_args(arguments)
     effort = (
-        Effort(rounds=2, seconds=1.0, kills=3, swaps=5, faults=False)
+        Effort(rounds=1, seconds=1.0, kills=3, swaps=3, faults=False)
         if wished.quick
         else Effort(rounds=5, seconds=3.0, kills=wished.kills or 100, swaps=wished.swaps or 100, faults=True)
     )
@@ -227,7 +230,12 @@ def _show(told: dict[str, Any]) -> None:
     table = Table(
         "server", "p50 us", "x echo", "requests/s", "of the echo's", title="One core, one event, 8 candidates"
     )
-    rows = [("C echo", {"p50_us": echo_us, "rps": echo_rps}), ("shim", shim), *told["peers"].items()]
+    rows = [
+        ("C echo", {"p50_us": echo_us, "rps": echo_rps}),
+        ("shim, HTTP alone", told["bare_http"]),
+        ("shim", shim),
+        *told["peers"].items(),
+    ]
     for name, figures in rows:
         table.add_row(
             name,

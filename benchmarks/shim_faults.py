@@ -106,6 +106,7 @@ def overrun(load: Load, server: Server, template: Path, *, capacity_rps: float, 
         "refused": told["refused"],
         "broken": told["broken"] + told["other"],
         "refusal_p50_us": told["refusal_p50_us"],
+        "refusal_p99_us": told["refusal_p99_us"],
         "recovered_s": round(time.perf_counter() - begin, 3) if status == http.client.OK else None,
     }
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,13 @@ async def score(question: dict) -> dict:
     matrix = numpy.array(question["inputs"], dtype=float)
     return {{"predictions": booster.predict(matrix, num_threads=1).tolist()}}
 '''
+
+_SAVING = """
+import sys
+import lightgbm
+import mlflow.lightgbm
+mlflow.lightgbm.save_model(lightgbm.Booster(model_file=sys.argv[1]), sys.argv[2], pip_requirements=["lightgbm"])
+"""
 
 
 def available(world: World, folder: Path, peers_venv: Path | None) -> tuple[dict[str, tuple[Server, bytes]], list[str]]:
@@ -66,12 +74,10 @@ def _fastapi(world: World, folder: Path) -> tuple[Server, bytes] | None:
 def _mlflow(world: World, folder: Path) -> tuple[Server, bytes] | None:
     if not importlib.util.find_spec("mlflow"):
         return None
-    import lightgbm  # noqa: PLC0415 - two seconds, for this peer alone
-    import mlflow.lightgbm  # noqa: PLC0415 - as above
-
     path = folder / "mlflow-model"
-    booster = lightgbm.Booster(model_file=str(_model(world)))
-    mlflow.lightgbm.save_model(booster, str(path), pip_requirements=["lightgbm"])
+    # In a process of its own, as a peer's server is: here only the registry knows MLflow.
+    command = [sys.executable, "-c", _SAVING, str(_model(world)), str(path)]
+    subprocess.run(command, check=True, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}, capture_output=True)  # noqa: S603
     port = loading.free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(path), "-p", str(port)]
     path_variable = os.pathsep.join(

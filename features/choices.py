@@ -177,3 +177,17 @@ class Drift(Part, frozen=True, kw_only=True):
     alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.01
     cooldown_hours: Annotated[float, Meta(ge=0.0)] = 168.0
     ignored: tuple[str, ...] = ()
+
+
+class Demotion(Part, frozen=True, kw_only=True):
+    """When a champion loses its stream to the static routes by itself; by default never.
+
+    It does once the data that it was fitted on end more than ``max_age_hours`` ago, or once the rate of failures among its
+    decisions of the last ``window_hours`` is certainly above ``max_failure_rate``; ``alpha`` is the chance of a false
+    alarm per look.
+    """
+
+    max_age_hours: Annotated[float, Meta(gt=0.0)] | None = None
+    max_failure_rate: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None
+    window_hours: Annotated[float, Meta(gt=0.0)] = 24.0
+    alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.001

@@ -14,6 +14,7 @@ from features.records import Candidate, Decision, Event, Identifier, Record
 SPEC_VERSION = "1.0"
 DECISION_TYPE = "turnout.decision"
 OUTCOME_TYPE = "turnout.outcome"
+_SCALARS = (float, int, str)  # a tuple, which is looked through twice as fast as a union; bool is an int
 TIMESTAMP_RULE = "an RFC 3339 instant with its zone"
 
 
@@ -75,7 +76,7 @@ def event_of(cloud_event: CloudEvent, configuration: Configuration) -> Event:
         stream=stream,
         time=clock.utc(cloud_event.time) if cloud_event.time else None,
         key=cloud_event.partitionkey,
-        attributes={k: v for k, v in cloud_event.data.items() if v is None or isinstance(v, float | int | str | bool)},
+        attributes={k: v for k, v in cloud_event.data.items() if v is None or isinstance(v, _SCALARS)},
         text=text,
         labels=_labels(cloud_event.dataclassification),
     )

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from features import limits, toml_lines
-from features.choices import Drift, Exploration, Gate, Part, PositiveInt, Training
+from features.choices import Demotion, Drift, Exploration, Gate, Part, PositiveInt, Training
 from features.limits import LimitDefinition
 from features.objective import Objective
 from features.records import Event, Identifier, Mode, Probability, Scalar
@@ -26,9 +26,13 @@ class ConfigurationError(ValueError):
 
 
 class Destination(Part, frozen=True, kw_only=True):
-    """Where an event may go. ``attributes`` are features that do not change; ``region`` is what residency rules read."""
+    """Where an event may go. ``attributes`` are features that do not change; ``region`` is what residency rules read.
+
+    ``capacity_per_hour`` is what it can take of one stream's events, where that is known: the load shift is held to it.
+    """
 
     region: str | None = None
+    capacity_per_hour: Annotated[float, Meta(gt=0.0)] | None = None
     attributes: dict[str, Scalar] = msgspec.field(default_factory=dict)
 
 
@@ -81,6 +85,7 @@ class Stream(Part, frozen=True, kw_only=True):
     gate: Gate = Gate()
     training: Training = Training()
     drift: Drift = Drift()
+    demotion: Demotion = Demotion()
     mode: Mode = "off"
     refusal: str | None = None
     text_field: str | None = None

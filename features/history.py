@@ -133,6 +133,12 @@ def decision(source: Source, decision_id: str) -> Decision | None:
     return found[0] if found else None
 
 
+def event_decisions(source: Source, event_id: str, *, event_source: str | None = None) -> list[Decision]:
+    """Return the decisions made about an event, oldest first; an id is unique within its source alone."""
+    with source.transaction() as session:
+        return columns.decisions_in(session.query("event_decisions", event_id=event_id, event_source=event_source))
+
+
 def violations(source: Source) -> list[Decision]:
     """Return the decisions that went where their rules forbid; ingest keeps them apart, and counts them nowhere else."""
     with source.transaction() as session:

@@ -1,10 +1,11 @@
 """The feature vectors of an event's candidates: the one function that computes them, at serving and in training alike."""
 
 import hashlib
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Self
+from types import MappingProxyType
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -18,6 +19,7 @@ from features.expressions import SPACES, Compiled, compile_expression, names_in
 from features.records import Candidate, DestinationState, Event, Scalar
 
 Floats = NDArray[np.float64]
+Cell = float | int | bool | str | None  # of a row that is being gathered
 Attributes = Mapping[str, Scalar]
 
 STATE_FIELDS = frozenset(DestinationState.__struct_fields__) - {"observed_at", "measures"}
@@ -26,6 +28,10 @@ _TIME: Mapping[str, Callable[[datetime], float]] = {
     "weekday": lambda at: float(at.weekday()),
     "day_of_year": lambda at: float(at.timetuple().tm_yday),
 }
+
+
+_NAN = float("nan")
+_NOTHING: Attributes = MappingProxyType({})
 
 
 class FeatureTypeError(ValueError):
@@ -111,7 +117,8 @@ class CategoryColumn:
 class FeatureSet:
     """Compiled feature definitions.
 
-    Most columns are plain names: those are gathered row by row. Only what computes goes through an expression.
+    Most columns are plain names: those are gathered row by row, the event's once for all. Only what computes goes through an
+    expression.
     """
 
     def __init__(self, definitions: FeatureDefinitions, destinations: Mapping[str, Attributes]) -> None:
@@ -122,7 +129,6 @@ class FeatureSet:
         self.content_names = definitions.content_names
         self._destinations = destinations
         self._zone = ZoneInfo(definitions.zone)
-        self._categories = [text.partition(".")[::2] for text in definitions.categories.values()]
         self._expressions: list[tuple[int, Compiled]] = []
         plain: dict[str, list[tuple[int, str]]] = {space: [] for space in (*SPACES, "measure")}
         for column, text in enumerate(definitions.numbers.values()):
@@ -133,11 +139,14 @@ class FeatureSet:
                 plain["measure"].append((column, name))
             else:
                 plain[space].append((column, name))
-        self._plain = {
-            space: _Plain.of("state" if space == "measure" else space, columns)
-            for space, columns in plain.items()
-            if columns
-        }
+        self._plain = plain
+        self._blank: list[Cell] = [_NAN] * len(self.number_names)
+        categories = [text.partition(".")[::2] for text in definitions.categories.values()]
+        places = [(place, *of) for place, of in enumerate(categories)]
+        self._event_categories = [(place, name) for place, space, name in places if space == "event"]
+        self._content_categories = [place for place, space, _ in places if space == "content"]
+        self._own_categories = [of for of in places if of[1] not in ("event", "content")]
+        self._n_categories = len(categories)
 
     def vectors(
         self, event: Event, candidates: Sequence[Candidate], at: datetime, content: Content | None = None
@@ -152,58 +161,90 @@ class FeatureSet:
             If an attribute that a number reads is text.
         """
         local = at.astimezone(self._zone)
-        numbers = np.full((len(candidates), len(self.number_names)), np.nan)
-        for space, plain in self._plain.items():
-            if space == "event":
-                numbers[:, plain.columns] = plain.rows([event.attributes])
-            elif space == "time":
-                numbers[:, plain.columns] = [_TIME[name](local) for name in plain.names]
-            elif space == "content":
-                if content is not None:
-                    numbers[:, plain.columns] = [content.number(name) for name in plain.names]
-            else:
-                numbers[:, plain.columns] = plain.rows([self._attributes(space, candidate) for candidate in candidates])
-        scope = _Scope(event, candidates, self._destinations, local, content)
-        for column, evaluate in self._expressions:
-            numbers[:, column] = evaluate(scope)
-        numbers[np.isinf(numbers)] = np.nan
-        categories = [
-            [scope.category(row, space, name) for space, name in self._categories] for row in range(len(candidates))
-        ]
-        return Vectors(numbers, categories)
+        numbers = self._numbers(event, candidates, local, content)
+        if self._expressions:
+            scope = _Scope(event, candidates, self._destinations, local, content)
+            for column, evaluate in self._expressions:
+                numbers[:, column] = evaluate(scope)
+        if np.isinf(numbers).any():
+            numbers[np.isinf(numbers)] = np.nan
+        return Vectors(numbers, self._categories(event, candidates, content))
 
-    def _attributes(self, space: str, candidate: Candidate) -> Attributes:
-        if space == "candidate":
-            return candidate.attributes
-        if space == "destination":
-            return self._destinations.get(candidate.destination, {})
-        if candidate.state is None:
-            return {}
-        if space == "measure":
-            return candidate.state.measures
-        return {name: getattr(candidate.state, name) for name in self._plain[space].names}
+    def _numbers(
+        self, event: Event, candidates: Sequence[Candidate], local: datetime, content: Content | None
+    ) -> Floats:
+        """Return the columns that are plain names, float64[n_candidates, n_numbers], NaN elsewhere."""
+        plain, shared = self._plain, self._blank.copy()
+        for column, name in plain["event"]:
+            shared[column] = event.attributes.get(name, _NAN)
+        for column, name in plain["time"]:
+            shared[column] = _TIME[name](local)
+        if content is not None:
+            for column, name in plain["content"]:
+                shared[column] = content.number(name)
+        cells: list[Cell] = []
+        for candidate in candidates:
+            row = shared.copy()
+            self._gather(candidate, row)
+            cells += row
+        return self._floats(cells).reshape(len(candidates), len(shared))
 
+    def _gather(self, candidate: Candidate, row: list[Cell]) -> None:
+        """Fill in the columns that are the candidate's own."""
+        plain, state = self._plain, candidate.state
+        attributes: Attributes = candidate.attributes
+        for column, name in plain["candidate"]:
+            row[column] = attributes.get(name, _NAN)
+        if plain["destination"]:
+            attributes = self._destinations.get(candidate.destination, _NOTHING)
+            for column, name in plain["destination"]:
+                row[column] = attributes.get(name, _NAN)
+        if state is not None:
+            for column, name in plain["state"]:
+                row[column] = getattr(state, name)
+            for column, name in plain["measure"]:
+                row[column] = state.measures.get(name, _NAN)
 
-@dataclass(frozen=True)
-class _Plain:
-    """Columns that are names of one space, read together."""
+    def _floats(self, cells: list[Cell]) -> Floats:
+        """Return ``cells``, row after row, as float64[n]; None is NaN."""
+        known = [_NAN if cell is None else cell for cell in cells] if None in cells else cells
+        try:
+            return np.frombuffer(array("d", known))  # type: ignore[type-var]  # text is what raises
+        except TypeError:
+            self._refuse_text(cells)
+            raise
 
-    space: str
-    columns: NDArray[np.int64]
-    names: tuple[str, ...]
+    def _refuse_text(self, cells: list[Cell]) -> None:
+        """Name the first column that holds text, in the order of the spaces."""
+        n_numbers = len(self.number_names)
+        for space, columns in self._plain.items():
+            for start in range(0, len(cells), n_numbers):
+                for column, name in columns:
+                    if isinstance(cell := cells[start + column], str):
+                        of = "state" if space == "measure" else space
+                        raise FeatureTypeError(f"{of}.{name} must be a number, got {cell!r}")
 
-    @classmethod
-    def of(cls, space: str, columns: Sequence[tuple[int, str]]) -> Self:
-        return cls(space, np.array([column for column, _ in columns]), tuple(name for _, name in columns))
-
-    def rows(self, given: Sequence[Attributes]) -> Floats:
-        """Return one row per element of ``given``."""
-        values = [[attributes.get(name) for name in self.names] for attributes in given]
-        for row in values:
-            if str in map(type, row):
-                wrong = next(place for place, value in enumerate(row) if isinstance(value, str))
-                raise FeatureTypeError(f"{self.space}.{self.names[wrong]} must be a number, got {row[wrong]!r}")
-        return np.array(values, dtype=np.float64)  # None becomes NaN
+    def _categories(
+        self, event: Event, candidates: Sequence[Candidate], content: Content | None
+    ) -> list[list[str | None]]:
+        """Return one list of categories per candidate."""
+        shared: list[str | None] = [None] * self._n_categories
+        for place, name in self._event_categories:
+            shared[place] = _text(event.attributes.get(name))
+        for place in self._content_categories:
+            shared[place] = None if content is None else content.category()
+        rows = []
+        for candidate in candidates:
+            row = shared.copy()
+            for place, space, name in self._own_categories:
+                if space == "candidate":
+                    row[place] = _text(candidate.attributes.get(name))
+                elif name == "name":
+                    row[place] = candidate.destination
+                else:
+                    row[place] = _text(self._destinations.get(candidate.destination, _NOTHING).get(name))
+            rows.append(row)
+        return rows
 
 
 class _Scope:
@@ -230,14 +271,6 @@ class _Scope:
             column = self._seen[space, name] = self._gather(space, name)
         return column
 
-    def category(self, row: int, space: str, name: str) -> str | None:
-        if space == "destination" and name == "name":
-            return self._candidates[row].destination
-        if space == "content":
-            return None if self._content is None else self._content.category()
-        value = self._value(self._candidates[row], space, name)
-        return None if value is None else str(value)
-
     def _gather(self, space: str, name: str) -> Floats:
         n_candidates = len(self._candidates)
         if not name:  # a constant asks only for the shape
@@ -263,6 +296,10 @@ class _Scope:
             return None
         measured: Scalar = getattr(state, name) if name in STATE_FIELDS else state.measures.get(name)
         return measured
+
+
+def _text(value: Scalar) -> str | None:
+    return None if value is None else str(value)
 
 
 def _number(value: Scalar, space: str, name: str) -> float:

@@ -2,7 +2,8 @@
 
 import http.client
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,10 +17,11 @@ class UnreachableError(OSError):
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What a server answered; ``document`` is the JSON, or the text where it is none."""
+    """What a server answered; ``document`` is the JSON, or the text where it is none; names of ``headers`` are lower-case."""
 
     status: int
     document: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -49,7 +51,8 @@ def call(
     try:
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         response = connection.getresponse()
-        return Reply(status=response.status, document=_decode(response.read(_MAX_REPLY_BYTES)))
+        told = {name.lower(): value for name, value in response.getheaders()}
+        return Reply(status=response.status, document=_decode(response.read(_MAX_REPLY_BYTES)), headers=told)
     except (OSError, http.client.HTTPException) as error:
         raise UnreachableError(f"{url} does not answer: {error or type(error).__name__}") from None
     finally:

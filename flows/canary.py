@@ -1,20 +1,29 @@
 """The live canary of a stream: looked at, it climbs, wins, waits or is withdrawn."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from features import history
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features import history, log_table
+from flows import examination
 from flows.wiring import Wiring
 from models import intervals
 from models.card import read_card
 from models.releases import transitions
+from models.releases.entry import Entry
 from validation import canary, canary_gate, canary_table
 from validation.canary import Verdict
 from validation.canary_gate import CanaryGate
 from validation.canary_log import CanaryLog
+from validation.load_shift import LoadShift
 
 COMPLIANCE_CONFIDENCE = 0.95
+_DAY = timedelta(hours=24)
+_ENDS: Mapping[str, Callable[..., Entry]] = {"promote": transitions.promote, "rollback": transitions.withdraw}
 
 
 class LadderError(ValueError):
@@ -23,13 +32,21 @@ class LadderError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """One look at a live canary; of ``n_audited`` decisions in its arm ``n_violations`` broke the policy."""
+    """One look at a live canary; of ``n_audited`` decisions in its arm ``n_violations`` broke the policy.
+
+    ``loads`` tell, by the challenger's share, what each destination would get: of every rung, and of 1, its promotion.
+    """
 
     log: CanaryLog
     gate: CanaryGate
     verdict: Verdict
     n_audited: int
     n_violations: int
+    loads: Mapping[float, tuple[LoadShift, ...]]
+
+    def overload(self, share: float) -> tuple[str, ...]:
+        """Say which destinations cannot take what the challenger's ``share`` (1 once it is promoted) would send them."""
+        return tuple(str(shift) for shift in self.loads.get(share, ()) if shift.verdict == "beyond")
 
     @property
     def compliance(self) -> str:
@@ -67,13 +84,16 @@ def look(wired: Wiring, stream: str) -> Look:
     deadline = timedelta(hours=configured.gate.deadline_hours)
     is_expired = began_at is not None and wired.now - began_at > deadline
     verdict = canary.judge(log, gate, is_expired=is_expired, n_violations=n_violations)
-    return Look(log=log, gate=gate, verdict=verdict, n_audited=n_audited, n_violations=n_violations)
+    loads = _loads(wired, stream, rewards, canary_digest)
+    return Look(log=log, gate=gate, verdict=verdict, n_audited=n_audited, n_violations=n_violations, loads=loads)
 
 
 def act(wired: Wiring, stream: str, seen: Look, *, dry_run: bool) -> dict[str, Any]:
     """Do what the verdict says: promote, withdraw, climb a rung, or wait.
 
-    A gate in ``dry_run`` only tells; one that is ``disabled`` promotes whatever the verdict is.
+    A gate in ``dry_run`` only tells; one that is ``disabled`` promotes whatever the verdict is. While the stream is paused
+    nothing climbs and nothing wins; what harms is withdrawn. Nor does anything climb or win that would send a destination
+    more than it can take: a canary does not show what its whole load will do.
 
     Raises
     ------
@@ -83,22 +103,65 @@ def act(wired: Wiring, stream: str, seen: Look, *, dry_run: bool) -> dict[str, A
     live, verdict, mode = wired.live(stream), seen.verdict, wired.configuration.streams[stream].gate.mode
     report = {"stream": stream, "canary": live.canary, **asdict(verdict), "share": live.canary_share, "gate": mode}
     report |= {"compliance": seen.compliance, "generation": wired.generation}
-    if mode == "disabled":
-        step, what = transitions.promote, {"stream": stream, "reason": "the gate is disabled: promoted unproven"}
-        return (
-            report if dry_run else {**report, "state": "promote", "generation": wired.append(step, **what, evidence={})}
-        )
-    following = _following(stream, live.canary_share, seen)
-    if dry_run or mode == "dry_run" or (verdict.state in ("inconclusive", "no_data") and following is None):
+    step = _next_step(stream, live.canary_share, seen, is_disabled=mode == "disabled")
+    if step is None or dry_run or mode == "dry_run":
         return report
+    if hold := _find_hold(wired, stream, seen, step):
+        return {**report, **hold}
     said = {"verdict": verdict.state, "e_value": f"{verdict.e_value:.6g}", "n_decisions": str(verdict.n_decisions)}
-    why: dict[str, Any] = {"stream": stream, "reason": "; ".join(verdict.reasons), "evidence": said}
-    if verdict.state == "promote":
-        return {**report, "generation": wired.append(transitions.promote, **why)}
-    if verdict.state == "rollback":
-        return {**report, "generation": wired.append(transitions.withdraw, **why)}
-    generation = wired.append(transitions.advance_canary, share=following, **why)
-    return {**report, "state": "advanced", "share": following, "generation": generation}
+    why: dict[str, Any] = {"stream": stream, "reason": step.reason, "evidence": said}
+    generation = wired.append(step.transition, **why, **step.choices)
+    return {**report, "state": step.state, **step.choices, "generation": generation}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """What a look leads to: its name in the report, the transition with its choices, and why."""
+
+    state: str
+    transition: Callable[..., Entry]
+    reason: str
+    choices: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _next_step(stream: str, share: float, seen: Look, *, is_disabled: bool) -> _Step | None:
+    if is_disabled:
+        reason = "the gate is disabled: promoted unproven"
+        return _Step(state="promote", transition=transitions.promote, reason=reason)
+    verdict, reason = seen.verdict, "; ".join(seen.verdict.reasons)
+    if (end := _ENDS.get(verdict.state)) is not None:
+        return _Step(state=verdict.state, transition=end, reason=reason)
+    following = _following(stream, share, seen)
+    if following is None:
+        return None
+    return _Step(state="advanced", transition=transitions.advance_canary, reason=reason, choices={"share": following})
+
+
+def _find_hold(wired: Wiring, stream: str, seen: Look, step: _Step) -> dict[str, Any]:
+    """Return what keeps a step from being taken, if anything; nothing keeps harm from being withdrawn."""
+    if step.state == "rollback":
+        return {}
+    if (held := wired.ledger.history().paused.get(stream)) is not None:
+        return {"state": "paused", "paused": held.said_by}
+    overload = seen.overload(step.choices.get("share", 1.0))
+    return {"state": "held", "overload": overload} if overload else {}
+
+
+def _loads(wired: Wiring, stream: str, rewards: pa.Table, challenger: str) -> dict[float, tuple[LoadShift, ...]]:
+    """Return, by share, what the last day's events would have sent where; nothing where there were none."""
+    configured = wired.configuration.streams[stream]
+    lately = pc.greater(rewards["decided_at"], pa.scalar(wired.now - _DAY, rewards.schema.field("decided_at").type))
+    took_part = pc.and_(pc.equal(rewards["challenger"], challenger), rewards["explored"])
+    recent = rewards.filter(pc.and_(lately, took_part))
+    if not recent.num_rows:
+        return {}
+    log = log_table.from_table(recent, configured.features, cluster_by="decision")
+    today, full = log.policies.get("champion", log.policies["static"]), log.policies["challenger"]
+    shares = [*(rung.share for rung in configured.gate.ladder), 1.0]
+    return {
+        share: examination.measure_load(wired, stream, log, (1.0 - share) * today + share * full, today)
+        for share in shares
+    }
 
 
 def _count_violations(wired: Wiring, stream: str, challenger: str, since: datetime | None) -> int:

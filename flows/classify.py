@@ -16,7 +16,7 @@ from features.config import ConfigurationError, classifier_model
 from features.labels import Labelled
 from flows import pinning
 from flows.publishing import publish
-from flows.wiring import Wiring, actor, wire
+from flows.wiring import Wiring, wire
 from models import content, content_evaluation, content_evidence, content_training
 from models.comparison import OfflineVerdict
 from models.content import Classifier
@@ -100,7 +100,7 @@ def register_candidate(wired: Wiring, name: str, candidate: ClassifierCandidate,
         evidence_at=circumstances["at"],
         baseline=baseline,
         verdict=verdict.state,
-        author=unverified(actor()),
+        author=unverified(wired.actor),
         approver="",
     )
     return wired.registry.log_candidate(

@@ -1,6 +1,7 @@
 """What the embedded stack consists of: the commands of MLflow, Prefect, its worker, NATS and the shim, and their environments."""
 
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from flows.supervisor import Component
 
 HOST = "127.0.0.1"
 WORK_POOL = "turnout"
+GUARDED_APP = "turnout"  # the entry point of models.registry_guard
 HEARTBEAT_SECONDS = 30  # the least that Prefect takes
 
 _FOREIGN_PREFIXES = ("PREFECT_", "MLFLOW_")  # another server's address or profile must not leak into this stack
@@ -58,11 +60,18 @@ def lone_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{prefect_home / 'prefect.db'}",
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_HOME": str(prefect_home),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 are too few where cores are busy
         "TURNOUT_CONFIG": str(settings.config_path),
         "TURNOUT_HOME": str(settings.home),
+        "TURNOUT_MLFLOW_AUTH": "true" if settings.mlflow_auth else "false",
         "TURNOUT_SHIMS": ",".join(settings.shim_urls),
-        **({"TURNOUT_NATS_URL": settings.nats_url} if settings.nats_url else {}),
+        **_broker_environment(settings.nats_url),
     }
+
+
+def _broker_environment(url: str | None) -> dict[str, str]:
+    """Return nothing where a password stands in the address: this is written down, and whoever may know it has it in their environment."""
+    return {"TURNOUT_NATS_URL": url} if url and "@" not in url else {}
 
 
 def flow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
@@ -75,8 +84,12 @@ def flow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
 
 
 def mlflow_server(settings: Settings, ports: Ports, environ: Mapping[str, str]) -> Component:
-    """Return the tracking server: one worker, no jobs, no pickles; clients write artifacts to the folder themselves."""
+    """Return the tracking server: one worker, no jobs, no pickles; clients write artifacts to the folder themselves.
+
+    Where ``settings.mlflow_auth`` is set, it asks everyone for a name and a password, and stamps who approves.
+    """
     home = settings.home / "mlflow"
+    guarded = settings.mlflow_auth
     return Component(
         name="mlflow",
         command=(
@@ -84,14 +97,45 @@ def mlflow_server(settings: Settings, ports: Ports, environ: Mapping[str, str]) 
             *("--workers", "1", "--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"),
             *("--default-artifact-root", (home / "artifacts").as_uri(), "--no-serve-artifacts"),
             *("--uvicorn-opts", "--log-level warning"),
+            *(("--app-name", GUARDED_APP) if guarded else ()),
         ),
         environment={
             **environ,
+            **(_auth_environment(settings) if guarded else {}),
             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         },
         health_url=f"{ports.url('mlflow')}/health",
     )
+
+
+def auth_config(settings: Settings) -> str:
+    """Return MLflow's basic_auth.ini: everyone who is known may read, all else is by roles."""
+    database = f"sqlite:///{auth_database(settings)}".replace("%", "%%")  # a percent sign is the format's own
+    lines = ("[mlflow]", "default_permission = READ", f"database_uri = {database}", "admin_username = admin")
+    cache = "auth_cache_ttl_seconds = 60"  # of the one worker, which forgets at once whose password or rights changed
+    return "\n".join((*lines, "grant_default_workspace_access = false", cache, ""))
+
+
+def auth_database(settings: Settings) -> Path:
+    """Return where MLflow keeps its users and roles."""
+    return settings.home / "mlflow" / "users.db"
+
+
+def auth_config_path(settings: Settings) -> Path:
+    """Return where `auth_config` is written for the server to read."""
+    return settings.home / "mlflow" / "basic_auth.ini"
+
+
+def _auth_environment(settings: Settings) -> dict[str, str]:
+    admin = settings.mlflow_admin
+    told = {"MLFLOW_AUTH_ADMIN_USERNAME": admin[0], "MLFLOW_AUTH_ADMIN_PASSWORD": admin[1]} if admin else {}
+    return {
+        **told,
+        "MLFLOW_AUTH_CONFIG_PATH": str(auth_config_path(settings)),
+        "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),  # of the one worker: it need not outlive it
+    }
 
 
 def prefect_server(ports: Ports, environ: Mapping[str, str]) -> Component:

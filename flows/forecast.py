@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from features.config import ConfigurationError, Forecast
 from features.panel import Panel
 from flows.publishing import publish
-from flows.wiring import Wiring, actor, wire
+from flows.wiring import Wiring, wire
 from models import backtest, forecast_table, forecaster_fit
 from models.backtest import ForecastEvaluation
 from models.comparison import OfflineVerdict
@@ -80,7 +80,7 @@ def register_candidate(wired: Wiring, candidate: ForecasterCandidate, verdict: O
         evidence_at=wired.now.isoformat(),
         baseline=wired.released(MODEL) or STATIC,
         verdict=verdict.state,
-        author=unverified(actor()),
+        author=unverified(wired.actor),
         approver="",
     )
     return wired.registry.log_candidate(

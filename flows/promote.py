@@ -5,7 +5,8 @@ one generation of the ledger, so a step that was killed half way is simply taken
 """
 
 import hashlib
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,36 @@ from flows.canary import Look
 from flows.publishing import publish
 from flows.wiring import Wiring, wire
 from models import evidence
-from models.registered import Downloaded, Version
+from models.registered import DIGEST_TAG, REFUSED_TAG, Downloaded, RegistryForbiddenError, Version, unverified
 from models.releases import bundle, transitions
 from models.releases.bundle import BundleError
 from validation import canary_plot, trust
 from validation.trust import STATIC, Approval, Facts
 
 ROUTER = "router"
-REFUSED_TAG = "turnout.refused"
 CANARY_FOLDER = "canary"  # of a run's artifacts: what its canary showed
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def pending_versions(wired: Wiring, model: str, stream: str) -> list[Version]:
-    """Return the approved versions of ``model`` for ``stream`` that were neither released nor refused, newest first."""
-    seen = {recorded.entry.evidence.get("version") for recorded in wired.ledger.entries()}
+    """Return the approved versions of ``model`` for ``stream`` that were neither released nor refused, newest first.
+
+    A release uses up every approval of the same bytes that was there: pressed twice is approved once.
+    """
+    released = [recorded.entry.evidence for recorded in wired.ledger.entries()]
+    seen = {said.get("version") for said in released}
+    used_up = {
+        said["digest"]: datetime.fromisoformat(said["approved_at"]) for said in released if "approved_at" in said
+    }
     versions = reversed(wired.registry.versions(model))
     mine = (version for version in versions if Approval.from_tags(version.tags).stream == stream)
-    return [version for version in mine if identity(version) not in seen and REFUSED_TAG not in version.tags]
+    return [
+        version
+        for version in mine
+        if identity(version) not in seen
+        and REFUSED_TAG not in version.tags
+        and version.created_at > used_up.get(version.tags.get(DIGEST_TAG, ""), _LONG_AGO)
+    ]
 
 
 def identity(version: Version) -> str:
@@ -47,7 +61,7 @@ def admit(wired: Wiring, version: Version, *, dry_run: bool) -> dict[str, Any]:
 
     A router begins as a canary; any other model is released at once.
     """
-    approval = read_approval(version)
+    approval = read_approval(version, vouched=version.name in wired.vouched)
     downloaded = wired.registry.download(version, wired.workspace(f"approved-{version.name}-{version.number}"))
     reasons = trust.refusals(approval, _facts(wired, approval, downloaded))
     reasons += pinning.misfits(wired, approval, downloaded.bundle)
@@ -60,16 +74,24 @@ def admit(wired: Wiring, version: Version, *, dry_run: bool) -> dict[str, Any]:
     if dry_run:
         return {"state": "would_refuse" if reasons else "would_admit", **report}
     if reasons:
-        wired.registry.annotate(version, {REFUSED_TAG: "; ".join(reasons)})
+        wired.registry.refuse(version, reasons, at=wired.now)
         return {"state": "refused", **report}
     wired.store.put(downloaded.bundle, digest=approval.digest)
     return {"state": "admitted", "generation": _release(wired, version, approval), **report}
 
 
-def read_approval(version: Version) -> Approval:
-    """Return what an approved version says; a copy that names no approver was made in MLflow's pages, by somebody."""
-    made_there = {trust.PREFIX + "approver": trust.ANONYMOUS} if version.candidate else {}
-    return Approval.from_tags({**made_there, **version.tags})
+def read_approval(version: Version, *, vouched: bool) -> Approval:
+    """Return what an approved version says of itself.
+
+    Who approved it is believed where the registry is ``vouched`` for; elsewhere a name is what the client wrote, and a
+    copy that names nobody was made in MLflow's pages, by somebody.
+    """
+    said = Approval.from_tags(version.tags)
+    if vouched:
+        return said
+    if said.approver:
+        return replace(said, approver=unverified(said.approver), registered_by="")
+    return replace(said, approver=trust.ANONYMOUS if version.candidate else "", registered_by="")
 
 
 def show(wired: Wiring, stream: str, seen: Look) -> None:
@@ -81,12 +103,27 @@ def show(wired: Wiring, stream: str, seen: Look) -> None:
         wired.registry.attach(version, path, CANARY_FOLDER)
 
 
-def mirror_aliases(wired: Wiring, stream: str) -> None:
-    """Let MLflow's aliases say what the ledger says: ``champion-STREAM`` and ``challenger-STREAM``. Nothing reads them back."""
-    live = wired.live(stream)
-    for alias, digest in (("champion", live.champion), ("challenger", live.canary)):
+def mirror_aliases(wired: Wiring, stream: str) -> tuple[str, ...]:
+    """Let MLflow's aliases say what the ledger says: ``champion-STREAM`` and ``challenger-STREAM``. Nothing reads them back.
+
+    Returns an alert for each alias that somebody set by hand where the ledger releases nothing; it is taken back, where
+    the promoter may.
+    """
+    live, alerts = wired.live(stream), []
+    for role, digest in (("champion", live.champion), ("challenger", live.canary)):
         if digest is not None and (version := _version_of(wired, digest)) is not None:
-            wired.registry.set_alias(version, f"{alias}-{stream}")
+            wired.registry.set_alias(version, f"{role}-{stream}")
+        elif digest is None and (number := wired.registry.aliases(ROUTER).get(f"{role}-{stream}")) is not None:
+            alerts.append(f"the alias {role}-{stream} names {ROUTER}/{number}: {_take_back(wired, f'{role}-{stream}')}")
+    return tuple(alerts)
+
+
+def _take_back(wired: Wiring, alias: str) -> str:
+    try:
+        wired.registry.drop_alias(ROUTER, alias)
+    except RegistryForbiddenError:  # MLflow asks for more than an editor's right
+        return "the ledger releases none, and only an administrator can take it back"
+    return "the ledger releases none, and it was taken back"
 
 
 def _version_of(wired: Wiring, digest: str) -> Version | None:
@@ -97,15 +134,17 @@ def _version_of(wired: Wiring, digest: str) -> Version | None:
 def _facts(wired: Wiring, approval: Approval, downloaded: Downloaded) -> Facts:
     gate = wired.configuration.streams[approval.stream].gate if approval.stream else Gate()
     live = wired.live(approval.stream).champion if approval.stream else wired.released(approval.kind)
-    head = wired.ledger.head()
+    past = wired.ledger.history()
+    rejection = past.rejected.get(approval.digest)
     return Facts(
         digest=_digest(downloaded.bundle),
         evidence=_sha256(downloaded.evidence / evidence.REPORT_FILE),
         baseline=live or STATIC,
-        revoked=head.entry.revoked if head else (),
+        revoked=past.revoked,
         max_age=timedelta(hours=gate.evidence_max_age_hours),
         two_person=gate.two_person,
         now=wired.now,
+        rejected=f"it was rejected by {rejection.said_by}" if rejection else "",
     )
 
 
@@ -124,7 +163,13 @@ def _sha256(path: Path) -> str:
 
 
 def _release(wired: Wiring, version: Version, approval: Approval) -> int:
-    said = {"version": identity(version), "report": approval.evidence, "approver": approval.approver}
+    said = {
+        "version": identity(version),
+        "digest": approval.digest,
+        "approved_at": version.created_at.isoformat(),
+        "report": approval.evidence,
+        "approver": approval.approver,
+    }
     why: dict[str, Any] = {"reason": f"approved by {approval.approver}", "evidence": said}
     if approval.kind != ROUTER:
         return wired.append(transitions.release_model, name=approval.kind, digest=approval.digest, **why)
@@ -145,18 +190,23 @@ _mirror = task(retries=3, retry_delay_seconds=10, cache_policy=NO_CACHE)(mirror_
 
 
 @flow(name="promote")
-def promote(stream: str, as_of: str | None = None, *, dry_run: bool = False) -> dict[str, Any]:
+def promote(
+    stream: str, as_of: str | None = None, *, dry_run: bool = False, actor: str | None = None, reason: str | None = None
+) -> dict[str, Any]:
     """Take one step for the router of ``stream``: look at its live canary, or admit the newest approval.
 
+    ``actor`` and ``reason`` are who asks for the step and why, for the ledger, beside what the step itself says.
     Returns a report: ``state`` is ``idle``, ``cooling_down``, ``admitted``, ``refused``, ``observing``, ``canary_begun``,
-    ``advanced`` or the verdict, with reasons and numbers.
+    ``advanced``, ``paused`` or the verdict, with reasons and numbers.
     """
-    wired = wire(as_of)
+    wired = wire(as_of, actor=actor, remark=reason)
     if wired.live(stream).canary is not None:
         seen = _look(wired, stream)
         if not dry_run:
             _show(wired, stream, seen)
         report = _act(wired, stream, seen, dry_run=dry_run)
+    elif (held := wired.ledger.history().paused.get(stream)) is not None:
+        return publish("promote", {"state": "paused", "stream": stream, "paused": held.said_by})
     elif (until := canary.cools_until(wired, stream)) is not None:
         return publish("promote", {"state": "cooling_down", "stream": stream, "until": until.isoformat()})
     elif (since := shadow.approved(wired, stream)) is not None:
@@ -166,7 +216,8 @@ def promote(stream: str, as_of: str | None = None, *, dry_run: bool = False) -> 
     else:
         return publish("promote", {"state": "idle", "stream": stream})
     if not dry_run:
-        _mirror(wired, stream)
+        alerts = _mirror(wired, stream)
+        report |= {"alerts": alerts} if alerts else {}
     return publish("promote", report)
 
 

@@ -1,6 +1,7 @@
 """Retrain: closed outcomes in, a judged and registered candidate out; or the reason why there is none."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from features.decision_log import DecisionLog
 from features.history import TrainingRows
 from features.training_log import TrainingLog
 from features.warehouse import Source
-from flows import pinning
+from flows import examination, pinning, provenance
 from flows.publishing import publish
-from flows.wiring import Wiring, actor, wire
-from models import comparison, evidence, fit, pricing, router, tariff
-from models.comparison import AS_LOGGED, Champion, Comparison, OfflineVerdict
+from flows.wiring import Wiring, wire
+from models import comparison, compiling, evidence, fit, pricing, router, tariff
+from models.comparison import Comparison, OfflineVerdict
 from models.evidence import Circumstances
+from models.findings import NOTHING_FOUND, Findings
 from models.fit import Subject
 from models.mlmodel import Interface
 from models.registered import unverified
@@ -30,6 +32,7 @@ from validation.leakage import LeakageVerdict, Screened
 from validation.trust import STATIC, Approval
 
 CANDIDATE_MODEL = "router-candidate"
+_LOGGER = logging.getLogger("turnout.retrain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,8 @@ def fit_candidate(wired: Wiring, stream: str, log: TrainingLog) -> Candidate:
     if configured.limits:
         priced_on, holdout = pricing.divide(holdout)
         tariff.write(folder, pricing.price(fitted, priced_on, configured.limits, configured.exploration))
+    for file, reason in compiling.compile_router(folder, fitted.card).items():
+        _LOGGER.warning("%s is left to LightGBM to score: %s", file, reason)
     return Candidate(
         folder=folder,
         digest=bundle.seal(folder, kind="router", pins=pinning.pins(wired, stream)),
@@ -109,27 +114,23 @@ def fit_candidate(wired: Wiring, stream: str, log: TrainingLog) -> Candidate:
 
 
 def compare_candidate(wired: Wiring, stream: str, candidate: Candidate) -> Comparison:
-    """Evaluate the sealed bytes against the live champion on the slice that neither was fitted on.
-
-    A champion that pins another classifier cannot be scored again from vectors that hold this one's answers: it is
-    compared as it was logged, on the decisions that it took part in.
-    """
-    digest, sealed, holdout = wired.live(stream).champion, router.load(candidate.folder), candidate.holdout
-    priced = tariff.load(candidate.folder, sealed.card)
-    exploration = wired.configuration.streams[stream].exploration
-    champion: Champion = None
-    champion_tariff = None
-    if digest is not None and wired.store.verify(digest).pins == pinning.pins(wired, stream):
-        champion = router.load(wired.store.path(digest))
-        champion_tariff = tariff.load(wired.store.path(digest), champion.card)
-    elif digest is not None:
-        champion, took_part = AS_LOGGED, np.asarray(holdout.champion == digest)
-        if not took_part.any():
-            raise ValueError(f"the champion {digest} pins another classifier, and took part in none of the holdout")
-        holdout = holdout.take(took_part)
+    """Evaluate the sealed bytes against the live champion on the slice that neither was fitted on."""
+    sealed, opponent = router.load(candidate.folder), examination.find_opponent(wired, stream, candidate.holdout)
     return comparison.compare(
-        holdout, sealed, champion, tariff=priced, champion_tariff=champion_tariff, exploration=exploration
+        opponent.holdout,
+        sealed,
+        opponent.champion,
+        tariff=tariff.load(candidate.folder, sealed.card),
+        champion_tariff=opponent.tariff,
+        exploration=wired.configuration.streams[stream].exploration,
     )
+
+
+def examine_candidate(wired: Wiring, stream: str, log: TrainingLog, candidate: Candidate) -> Findings:
+    """Return what the reviewer is shown beside the comparison, found on the slice that judged it."""
+    sealed = router.load(candidate.folder)
+    judged = replace(log, holdout=candidate.holdout)
+    return examination.examine(wired, stream, judged, sealed, tariff.load(candidate.folder, sealed.card))
 
 
 def register_candidate(
@@ -139,6 +140,7 @@ def register_candidate(
     compared: Comparison,
     verdict: OfflineVerdict,
     quality: BatchVerdict,
+    found: Findings = NOTHING_FOUND,
 ) -> int:
     """Log bundle and evidence to MLflow, register the version, and tag it with all that promotion will check."""
     champion = wired.live(stream).champion
@@ -149,11 +151,12 @@ def register_candidate(
         baseline_generation=wired.generation,
         policy_revision=wired.configuration.revision,
         created_at=wired.now.isoformat(),
-        data={"holdout_since": str(compared.since), "holdout_until": str(compared.until)},
+        data={"holdout_since": str(compared.since), "holdout_until": str(compared.until), **provenance.data(wired)},
+        code=provenance.code(),
         batch={"state": quality.state, "suite": quality.suite_digest},
     )
     folder = wired.workspace(f"evidence-{candidate.digest[:12]}")
-    digest = evidence.write(folder, compared, verdict, candidate.router.card, circumstances)
+    digest = evidence.write(folder, compared, verdict, candidate.router.card, circumstances, found)
     approval = Approval(
         kind="router",
         stream=stream,
@@ -162,7 +165,7 @@ def register_candidate(
         evidence_at=circumstances.created_at,
         baseline=champion or STATIC,
         verdict=verdict.state,
-        author=unverified(actor()),
+        author=unverified(wired.actor),
         approver="",
     )
     return wired.registry.log_candidate(
@@ -171,8 +174,8 @@ def register_candidate(
         folder,
         metrics=evidence.metrics(compared),
         params={name: str(value) for name, value in candidate.router.card.trained.items()},
-        tags=approval.tags(),
-        description=evidence.summary(compared, verdict, circumstances),
+        tags={**evidence.tags(compared, found), **approval.tags()},
+        description=evidence.summary(compared, verdict, circumstances, found),
         interface=interface_of(candidate),
     )
 
@@ -201,6 +204,7 @@ _load = task(cache_policy=NO_CACHE)(read_log)
 _screen = task(cache_policy=NO_CACHE)(screen_log)
 _fit = task(cache_policy=NO_CACHE)(fit_candidate)
 _compare = task(cache_policy=NO_CACHE)(compare_candidate)
+_examine = task(cache_policy=NO_CACHE)(examine_candidate)
 _register = task(retries=3, retry_delay_seconds=10, cache_policy=NO_CACHE)(register_candidate)
 
 
@@ -233,5 +237,6 @@ def retrain(stream: str, as_of: str | None = None) -> dict[str, Any]:
     report = {"stream": stream, "digest": candidate.digest, "reasons": verdict.reasons, **evidence.metrics(compared)}
     if verdict.state != "passed":
         return publish("retrain", {"state": "not_registered", **report})
-    version = _register(wired, stream, candidate, compared, verdict, quality)
+    found = _examine(wired, stream, log, candidate)
+    version = _register(wired, stream, candidate, compared, verdict, quality, found)
     return publish("retrain", {"state": "registered", "version": version, **report})

@@ -128,6 +128,8 @@ class Stack:
     def _start(self) -> None:
         for folder in ("mlflow", "prefect"):
             (self._settings.home / folder).mkdir(exist_ok=True)
+        if "mlflow" in self._names and self._settings.mlflow_auth:
+            self._prepare_users()
         environ = self.environment
         self._start_broker(environ)
         side_by_side = (
@@ -155,6 +157,11 @@ class Stack:
         except NotInstalledError as error:
             raise StackError(str(error)) from None
         self._supervisor.start([broker])
+
+    def _prepare_users(self) -> None:
+        if self._settings.mlflow_admin is None and not components.auth_database(self._settings).exists():
+            raise StackError("TURNOUT_MLFLOW_AUTH is true and MLflow has no users yet: set MLFLOW_AUTH_ADMIN_PASSWORD")
+        components.auth_config_path(self._settings).write_text(components.auth_config(self._settings))
 
     def _deploy(self) -> None:
         """Make the deployments what ``prefect.yaml`` says; running it again changes nothing."""

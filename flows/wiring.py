@@ -2,7 +2,7 @@
 
 import getpass
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,9 @@ from features.config import Configuration
 from features.snapshot import Snapshot
 from features.warehouse import Warehouse
 from flows import settings as environment
+from flows.calling import call
 from flows.settings import Settings
+from models.registered import GUARD_HEADER, UnguardedRegistryError
 from models.registry import Registry
 from models.releases import transitions
 from models.releases.entry import Entry, Recorded, StreamRelease
@@ -29,6 +31,8 @@ class Wiring:
 
     settings: Settings
     clock: Clock
+    actor: str = field(default_factory=getpass.getuser)
+    remark: str = ""
 
     @cached_property
     def configuration(self) -> Configuration:
@@ -54,6 +58,28 @@ class Wiring:
     def registry(self) -> Registry:
         """MLflow."""
         return Registry(self.settings.tracking_uri)
+
+    @cached_property
+    def vouched(self) -> frozenset[str]:
+        """The models whose approvers MLflow vouches for: none unless the settings say that it knows its users.
+
+        Raises
+        ------
+        UnguardedRegistryError
+            If it should and does not: then any client may have written any name.
+        UnreachableError
+            If it does not answer.
+        """
+        if not self.settings.knows_approvers:
+            return frozenset()
+        reply = call("GET", f"{self.settings.tracking_uri.rstrip('/')}/version")
+        models = frozenset(filter(None, reply.headers.get(GUARD_HEADER.lower(), "").split(",")))
+        if not models:
+            raise UnguardedRegistryError(
+                f"TURNOUT_MLFLOW_AUTH is true, but MLflow at {self.settings.tracking_uri} does not stamp who approves: "
+                "start it with --app-name turnout"
+            )
+        return models
 
     @property
     def now(self) -> datetime:
@@ -106,7 +132,7 @@ class Wiring:
             If what stands does not allow it; nothing was changed.
         """
         history = self.ledger.history()
-        by = Attribution(actor=actor(), reason=reason, at=self.now, evidence=evidence)
+        by = self._attribution(reason, evidence)
         if history.head is None:
             begun = self._genesis()
             propose(history.after(Recorded(begun, "")), by=by, **choices)  # what is refused begins no ledger
@@ -116,10 +142,23 @@ class Wiring:
         self.ledger.append(entry, expected_head=history.hash)
         return entry.generation
 
+    def propose(
+        self, propose: Callable[..., Entry], *, reason: str, evidence: Mapping[str, str], **choices: Any
+    ) -> Entry:
+        """Return what `append` would append now; raises ``TransitionError`` as it does, and writes nothing."""
+        history = self.ledger.history()
+        if history.head is None:
+            history = history.after(Recorded(self._genesis(), ""))
+        return propose(history, by=self._attribution(reason, evidence), **choices)
+
+    def _attribution(self, reason: str, evidence: Mapping[str, str]) -> Attribution:
+        said = f"{reason}; {self.remark}" if self.remark else reason
+        return Attribution(actor=self.actor, reason=said, at=self.now, evidence=evidence)
+
     def _genesis(self) -> Entry:
         modes = {name: stream.mode for name, stream in self.configuration.streams.items()}
         return transitions.genesis(
-            streams=modes, by=Attribution(actor=actor(), reason="the first generation", at=self.now)
+            streams=modes, by=Attribution(actor=self.actor, reason="the first generation", at=self.now)
         )
 
     def snapshot(self) -> Snapshot:
@@ -133,8 +172,12 @@ class Wiring:
         return folder
 
 
-def wire(as_of: str | None = None, *, settings: Settings | None = None) -> Wiring:
+def wire(
+    as_of: str | None = None, *, settings: Settings | None = None, actor: str | None = None, remark: str | None = None
+) -> Wiring:
     """Return the wiring of this process; ``as_of`` (RFC 3339) replays an instant of the past.
+
+    ``actor`` is who acts, by default who runs the process, and ``remark`` what they add to the reason of all they record.
 
     Raises
     ------
@@ -142,9 +185,14 @@ def wire(as_of: str | None = None, *, settings: Settings | None = None) -> Wirin
         If ``as_of`` is no instant with a zone.
     """
     replayed = None if as_of is None else ReplayClock(at=clock.utc(datetime.fromisoformat(as_of)))
-    return Wiring(settings=settings or environment.read(), clock=replayed or SystemClock())
+    return Wiring(
+        settings=settings or environment.read(),
+        clock=replayed or SystemClock(),
+        actor=actor or runner(),
+        remark=remark or "",
+    )
 
 
-def actor() -> str:
+def runner() -> str:
     """Return who runs this process."""
     return getpass.getuser()

@@ -24,9 +24,10 @@ class Encoder:
         n_numbers = numbers.shape[1]
         matrix = np.empty((len(numbers), n_numbers + len(self._codes)))
         matrix[:, :n_numbers] = numbers
-        for row, values in enumerate(categories):
-            for column, codes in enumerate(self._codes):
-                matrix[row, n_numbers + column] = codes.get(values[column], MISSING)  # type: ignore[arg-type]  # None is in no order
+        matrix[:, n_numbers:] = [
+            [codes.get(value, MISSING) for codes, value in zip(self._codes, values, strict=True)]  # type: ignore[arg-type]  # None is in no order
+            for values in categories
+        ]
         return matrix
 
     def columns(

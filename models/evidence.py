@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from models import plots
+from models import evidence_page, plots
 from models.card import Card, Contest, Head
 from models.comparison import Comparison, Judgement, OfflineVerdict
 from models.evaluation import Refusal
+from models.findings import NOTHING_FOUND, Findings, Slice
 
 REPORT_FILE = "report.json"
 PAGE_FILE = "report.html"
@@ -36,10 +37,16 @@ class Circumstances:
     created_at: str
     data: Mapping[str, Any]
     batch: Mapping[str, Any]
+    code: str = ""
 
 
 def write(
-    folder: Path, comparison: Comparison, verdict: OfflineVerdict, card: Card, circumstances: Circumstances
+    folder: Path,
+    comparison: Comparison,
+    verdict: OfflineVerdict,
+    card: Card,
+    circumstances: Circumstances,
+    found: Findings = NOTHING_FOUND,
 ) -> str:
     """Write report, page, plots and model card to ``folder``; return the SHA-256 of the report."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,6 +57,7 @@ def write(
                 "verdict": asdict(verdict),
                 "circumstances": asdict(circumstances),
                 "comparison": _plain(comparison),
+                "findings": asdict(found),
                 "card": card,
             },
             enc_hook=_encode,
@@ -59,8 +67,8 @@ def write(
     (folder / REPORT_FILE).write_bytes(report)
     for name, figure in plots.figures(comparison).items():
         figure.savefig(folder / name, dpi=110, metadata={"Software": None})
-    (folder / CARD_FILE).write_text(_model_card(comparison, verdict, card, circumstances), encoding="utf-8")
-    (folder / PAGE_FILE).write_text(_page(folder, comparison, verdict, circumstances), encoding="utf-8")
+    (folder / CARD_FILE).write_text(_model_card(comparison, verdict, card, circumstances, found), encoding="utf-8")
+    (folder / PAGE_FILE).write_text(_page(folder, comparison, verdict, circumstances, found), encoding="utf-8")
     return hashlib.sha256(report).hexdigest()
 
 
@@ -80,7 +88,23 @@ def metrics(comparison: Comparison) -> dict[str, float]:
     return figures
 
 
-def summary(comparison: Comparison, verdict: OfflineVerdict, circumstances: Circumstances) -> str:
+def tags(comparison: Comparison, found: Findings) -> dict[str, str]:
+    """Return the tags that say the least a reviewer must know, for lists of versions."""
+    reward = comparison.difference.get("reward")
+    told = {"turnout.disagreement": f"{comparison.disagreement_rate:.1%}", "turnout.harmed_slices": str(found.harmed)}
+    if reward is not None and not isinstance(reward, Refusal):
+        told["turnout.gain"] = f"{reward.value:+.4g} [{reward.low:+.4g}, {reward.high:+.4g}]"
+    beyond = [shift["destination"] for shift in found.load_shift if shift["verdict"] == "beyond"]
+    if any(shift["verdict"] != "unknown" for shift in found.load_shift):
+        told["turnout.beyond_capacity"] = ", ".join(beyond) or "none"
+    if found.drift:
+        told["turnout.drift"] = str(found.drift["state"])
+    return told
+
+
+def summary(
+    comparison: Comparison, verdict: OfflineVerdict, circumstances: Circumstances, found: Findings = NOTHING_FOUND
+) -> str:
     """Return the version's description: Markdown, readable in two minutes."""
     champion = (circumstances.champion_digest or "the static routes")[: 12 if circumstances.champion_digest else None]
     sample = f"{comparison.n_decisions:,} decisions in {comparison.n_clusters:,} clusters"
@@ -91,12 +115,45 @@ def summary(comparison: Comparison, verdict: OfflineVerdict, circumstances: Circ
         "|---|---|---|---|---|",
         *(f"| {' | '.join(cells)} |" for cells in _rows(comparison)),
         "",
-        f"{sample}, {comparison.since} to {comparison.until}; choices differ on {comparison.disagreement_rate:.1%}.",
+        f"{sample}, {_minute(comparison.since)} to {_minute(comparison.until)} UTC; choices differ on {comparison.disagreement_rate:.1%}.",
         "",
         *(f"- {reason}" for reason in verdict.reasons),
         *(f"- {line}" for line in _use_lines(comparison)),
+        *_found_lines(found),
     ]
     return "\n".join(lines)
+
+
+def _minute(instant: np.datetime64) -> str:
+    return str(instant.astype("datetime64[m]")).replace("T", " ")
+
+
+def _found_lines(found: Findings) -> list[str]:
+    """Say where it loses, what the whole load would do, and whether the world moved, each in a few lines."""
+    lines: list[str] = []
+    if found.slices:
+        lines += [
+            "",
+            f"**Where it loses**, of {len(found.slices)} slice{'' if len(found.slices) == 1 else 's'} ({found.harmed} with the whole interval below 0):",
+            "",
+        ]
+        lines += [f"- {_slice(worst)}" for worst in found.regressions[:3]] or ["- nowhere"]
+    if found.load_words:
+        lines += ["", "**Load**", "", *(f"- {words}" for words in found.load_words[:4])]
+    if found.drift:
+        moved = found.drift_words or ("the features of the holdout are spread as those it was fitted on",)
+        lines += [
+            "",
+            f"**Drift**: {found.drift['state'].replace('_', ' ')}",
+            "",
+            *(f"- {words}" for words in moved[:3]),
+        ]
+    return lines
+
+
+def _slice(part: Slice) -> str:
+    where = f"{part.feature} = {part.value}"
+    return f"{where}: {part.difference:+.4g} [{part.low:+.4g}, {part.high:+.4g}] on {part.n_decisions:,} decisions"
 
 
 def _use_lines(comparison: Comparison) -> list[str]:
@@ -128,7 +185,9 @@ def _value(judgement: Judgement) -> str:
     return "refused" if isinstance(judgement, Refusal) else f"{judgement.value:.4g}"
 
 
-def _page(folder: Path, comparison: Comparison, verdict: OfflineVerdict, circumstances: Circumstances) -> str:
+def _page(
+    folder: Path, comparison: Comparison, verdict: OfflineVerdict, circumstances: Circumstances, found: Findings
+) -> str:
     cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in _rows(comparison))
     reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in (*verdict.reasons, *_use_lines(comparison)))
     facts = "".join(f"<tr><td>{k}</td><td>{html.escape(str(v))}</td></tr>" for k, v in asdict(circumstances).items())
@@ -141,15 +200,17 @@ def _page(folder: Path, comparison: Comparison, verdict: OfflineVerdict, circums
 td,th{{padding:.25rem .75rem;border-bottom:1px solid #ddd;text-align:left}}img{{max-width:100%}}</style>
 <h1>{html.escape(verdict.state)}</h1><ul>{reasons}</ul>
 <table><tr><th>candidate - champion<th>difference<th>95 % interval<th>candidate<th>champion</tr>{cells}</table>
-{images}<h2>Circumstances</h2><table>{facts}</table></html>"""
+{evidence_page.found(found)}{images}<h2>Circumstances</h2><table>{facts}</table></html>"""
 
 
-def _model_card(comparison: Comparison, verdict: OfflineVerdict, card: Card, circumstances: Circumstances) -> str:
+def _model_card(
+    comparison: Comparison, verdict: OfflineVerdict, card: Card, circumstances: Circumstances, found: Findings
+) -> str:
     heads = "\n".join(f"- `{name}`: {_describe(head)}" for name, head in card.heads.items())
     trained = "\n".join(f"- {name}: {value}" for name, value in card.trained.items())
     return f"""# Router for `{card.stream}`
 
-{summary(comparison, verdict, circumstances)}
+{summary(comparison, verdict, circumstances, found)}
 
 ## Heads
 

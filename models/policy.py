@@ -6,7 +6,10 @@ that comes first, unless a budget draws between them: ``values`` are then net of
 that `models.budget` makes of them.
 """
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +21,9 @@ Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _SUM_TOLERANCE = 1e-9  # what is passed in may have travelled as JSON; what is returned sums to 1 within 1e-12
+
+
+_FEW = 64  # candidates: a loop over so many takes no longer than numpy's calls
 
 
 class PolicyError(ValueError):
@@ -132,11 +138,12 @@ def choose(distribution: Floats, u: float) -> int:
     """
     if not 0.0 <= u < 1.0:
         raise PolicyError(f"a draw lies in [0, 1), got {u}")
-    cumulative = distribution.cumsum()
-    if not (abs(cumulative[-1] - 1.0) <= _SUM_TOLERANCE and distribution.min() >= 0.0):
-        raise PolicyError(f"a distribution is nonnegative and sums to 1, got {distribution.tolist()}")
-    index = int(cumulative.searchsorted(u, side="right"))  # the first whose cumulative probability exceeds u
-    return index if index < len(distribution) else int(np.flatnonzero(distribution)[-1])
+    probabilities = distribution.tolist()
+    cumulative = list(accumulate(probabilities))
+    if not (abs(cumulative[-1] - 1.0) <= _SUM_TOLERANCE and min(probabilities) >= 0.0):
+        raise PolicyError(f"a distribution is nonnegative and sums to 1, got {probabilities}")
+    index = bisect_right(cumulative, u)  # the first whose cumulative probability exceeds u
+    return index if index < len(probabilities) else int(np.flatnonzero(distribution)[-1])
 
 
 def greedy_log(values: Floats, offsets: Integers) -> Floats:
@@ -242,8 +249,18 @@ def check(values: Floats, eligible: Mask) -> None:
 
 
 def _best(values: Floats, eligible: Mask) -> int:
-    check(values, eligible)
-    return int(np.where(eligible, values, -np.inf).argmax())
+    if len(values) > _FEW:
+        check(values, eligible)
+        return int(np.where(eligible, values, -np.inf).argmax())
+    best, highest = -1, -math.inf
+    for index, (value, may) in enumerate(zip(values.tolist(), eligible.tolist(), strict=True)):
+        if may and (value > highest or not math.isfinite(value)):
+            best, highest = index, value
+            if not math.isfinite(value):
+                break
+    if best < 0 or not math.isfinite(highest):
+        check(values, eligible)
+    return best
 
 
 def _best_rows(values: Floats, offsets: Integers) -> Integers:

@@ -1,7 +1,7 @@
 """What is registered: versions with their tags, the words of approval and rejection, and what the registry may refuse."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,14 +9,22 @@ from pathlib import Path
 BUNDLE_FOLDER = "bundle"
 EVIDENCE_FOLDER = "evidence"
 
+CANDIDATE_SUFFIX = "-candidate"
+APPROVED_MODELS = ("router", "forecaster", "classifier")  # a version of one of these is an approval
+CANDIDATE_MODELS = tuple(name + CANDIDATE_SUFFIX for name in APPROVED_MODELS)
+
+PREFIX = "turnout."
 DIGEST_TAG = "turnout.digest"
 EVIDENCE_TAG = "turnout.evidence"
 AUTHOR_TAG = "turnout.author"
+REGISTERED_BY_TAG = "turnout.registered_by"
 APPROVER_TAG = "turnout.approver"
 APPROVAL_REASON_TAG = "turnout.approval_reason"
 REFUSED_TAG = "turnout.refused"
 REJECTED_BY_TAG = "turnout.rejected_by"
 REJECTION_REASON_TAG = "turnout.rejection_reason"
+
+GUARD_HEADER = "X-Turnout-Approvers"  # names the models whose approvers a server vouches for
 
 _UNVERIFIED_PREFIX = "unverified:"
 _MAX_DESCRIPTION_CHARACTERS = 5_000  # MLflow's column
@@ -34,6 +42,10 @@ class RegistryUnavailableError(RegistryError):
 
 class RegistryForbiddenError(RegistryError):
     """MLflow knows who asks, or does not, and refuses for that reason: asking again will not help."""
+
+
+class UnguardedRegistryError(RegistryError):
+    """An MLflow that should know who approves, and does not."""
 
 
 class UnknownVersionError(RegistryError):
@@ -68,8 +80,7 @@ class Version:
     @property
     def candidate(self) -> tuple[str, int] | None:
         """The name and number that this version is a copy of; None if it is no copy."""
-        match = _COPY_PATTERN.fullmatch(self.source)
-        return (match["name"], int(match["number"])) if match else None
+        return copied_from(self.source)
 
     @property
     def refused(self) -> bool:
@@ -88,6 +99,12 @@ class Downloaded:
 
     bundle: Path
     evidence: Path
+
+
+def copied_from(source: str) -> tuple[str, int] | None:
+    """Return the name and number of the version that a version with this ``source`` copies; None if it is no copy."""
+    match = _COPY_PATTERN.fullmatch(source)
+    return (match["name"], int(match["number"])) if match else None
 
 
 def error_of(code: str) -> type[RegistryError]:
@@ -138,6 +155,18 @@ def describe(description: str, links: str) -> str:
         note = "\n\n(cut here; the whole is in the evidence)"
         description = description[: room - len(note)] + note
     return description + ending
+
+
+def describe_refusal(reasons: Sequence[str], at: datetime, description: str) -> str:
+    """Return the description of a version that was refused ``at`` an instant: the reasons stand above all else."""
+    listed = "\n".join(f"- {reason}" for reason in reasons)
+    told = f"**REFUSED** by the promotion of {at:%Y-%m-%d %H:%M} UTC:\n\n{listed}\n\n---\n\n"
+    return clip(told + description)
+
+
+def clip(text: str) -> str:
+    """Return ``text`` within what MLflow's columns hold."""
+    return text if len(text) <= _MAX_DESCRIPTION_CHARACTERS else text[: _MAX_DESCRIPTION_CHARACTERS - 1] + "…"
 
 
 def _check_said(actor: str, reason: str) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -149,6 +149,13 @@ class Registry:
             for name, value in tags.items():
                 self._client.set_model_version_tag(version.name, str(version.number), name, value)
 
+    def refuse(self, version: Version, reasons: Sequence[str], *, at: datetime) -> None:
+        """Say on an approved ``version`` that it was not released, when and why: in its tag, and first in its description."""
+        self.annotate(version, {registered.REFUSED_TAG: registered.clip("; ".join(reasons))})
+        told = registered.describe_refusal(reasons, at, version.description)
+        with self._asking(f"describe version {version.number} of {version.name}"):
+            self._client.update_model_version(version.name, str(version.number), told)
+
     def attach(self, version: Version, path: Path, folder: str) -> None:
         """Put a file into ``folder`` of the artifacts of the run that made ``version``, over what it held before."""
         with self._asking(f"attach {path.name} to version {version.number} of {version.name}"):
@@ -158,6 +165,18 @@ class Registry:
         """Let ``alias`` name ``version``: a mirror for people, whoever wrote last."""
         with self._asking(f"set the alias {alias} of {version.name}"):
             self._client.set_registered_model_alias(version.name, alias, str(version.number))
+
+    def aliases(self, model_name: str) -> dict[str, int]:
+        """Return which version of a model each alias names; of an unknown model, none."""
+        found: Mapping[str, str] = {}
+        with self._asking(f"list the aliases of {model_name}"), _unless_code("RESOURCE_DOES_NOT_EXIST"):
+            found = self._client.get_registered_model(model_name).aliases
+        return {alias: int(number) for alias, number in found.items()}
+
+    def drop_alias(self, model_name: str, alias: str) -> None:
+        """Let ``alias`` name no version of a model, whoever set it; of an unknown model there is none."""
+        with self._asking(f"drop the alias {alias} of {model_name}"), _unless_code("RESOURCE_DOES_NOT_EXIST"):
+            self._client.delete_registered_model_alias(model_name, alias)
 
     def download(self, version: Version, folder: Path) -> Downloaded:
         """Copy bundle and evidence of a version into ``folder``, in place of what an earlier download left there."""
@@ -268,10 +287,17 @@ def _mlflow() -> ModuleType:
 @contextlib.contextmanager
 def _unless_there() -> Iterator[None]:
     """Let pass that another made the same thing first."""
+    with _unless_code("RESOURCE_ALREADY_EXISTS"):
+        yield
+
+
+@contextlib.contextmanager
+def _unless_code(code: str) -> Iterator[None]:
+    """Let pass the one error of MLflow that this ``code`` names."""
     try:
         yield
     except _mlflow().exceptions.MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        if error.error_code != code:
             raise
 
 

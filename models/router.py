@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from features.objective import MS_PER_MINUTE
 from features.vector import CategoryColumn
-from models import durations
-from models.booster import Booster
+from models import compiling, durations
 from models.card import CARD_FILE, Card, ContractMismatchError, Head, HeadName, read_card
 from models.encoding import Encoder
+from models.engine import FORMS, Engine, Form
+from models.leaf_masks import TableError
 
 Floats = NDArray[np.float64]
 
@@ -52,8 +53,8 @@ class Scores:
 class Boosters:
     """The boosters of one head: those for all destinations, and by the code of a destination its own."""
 
-    pooled: Sequence[Booster]
-    own: Mapping[int, Sequence[Booster]]
+    pooled: Sequence[Engine]
+    own: Mapping[int, Sequence[Engine]]
 
 
 class Router:
@@ -69,6 +70,17 @@ class Router:
         column = card.destination_column
         self._destination = None if column is None else len(card.numbers) + list(card.categories).index(column)
         self._residuals = np.array(card.residuals)
+
+    @property
+    def engine(self) -> Form:
+        """What scores: of its boosters' forms the slowest."""
+        every = (
+            engine
+            for head in self.boosters.values()
+            for engines in (head.pooled, *head.own.values())
+            for engine in engines
+        )
+        return max((engine.form for engine in every), key=FORMS.index, default="booster")
 
     def score(self, numbers: Floats, categories: Sequence[Sequence[str | None]]) -> Scores:
         """Score the candidates of one event: ``numbers`` float64[n, n_numbers], ``categories`` n lists."""
@@ -126,9 +138,9 @@ class Router:
             predicted = predicted + np.nan_to_num(matrix[:, offset]) * MS_PER_MINUTE
         if head.scaling is not None:
             predicted = head.scaling.apply(predicted)
-        return np.clip(predicted, head.low, head.high)
+        return predicted.clip(head.low, head.high)
 
-    def _combine(self, name: HeadName, matrix: Floats, ask: Callable[[Booster, Floats], Floats]) -> Floats:
+    def _combine(self, name: HeadName, matrix: Floats, ask: Callable[[Engine, Floats], Floats]) -> Floats:
         """Return what ``ask`` says of the rows: of the boosters for all, and for its share of a destination's own."""
         boosters, share = self.boosters[name], self.card.heads[name].own_share
         combined = _mean(boosters.pooled, matrix, ask)
@@ -142,8 +154,10 @@ class Router:
         return combined
 
 
-def _mean(boosters: Sequence[Booster], matrix: Floats, ask: Callable[[Booster, Floats], Floats]) -> Floats:
+def _mean(boosters: Sequence[Engine], matrix: Floats, ask: Callable[[Engine, Floats], Floats]) -> Floats:
     total = ask(boosters[0], matrix)
+    if len(boosters) == 1:
+        return total
     for booster in boosters[1:]:
         total = total + ask(booster, matrix)
     return total / len(boosters)
@@ -180,8 +194,12 @@ def _load_head(folder: Path, card: Card, head: Head) -> Boosters:
     )
 
 
-def _load_all(folder: Path, card: Card, files: Sequence[str]) -> list[Booster]:
-    boosters, n_features = [Booster.load(folder / file) for file in files], len(card.numbers) + len(card.categories)
+def _load_all(folder: Path, card: Card, files: Sequence[str]) -> list[Engine]:
+    n_features = len(card.numbers) + len(card.categories)
+    try:
+        boosters = [Engine.load(folder / file) for file in files]
+    except TableError as error:
+        raise ContractMismatchError(str(error)) from None
     for file, booster in zip(files, boosters, strict=True):
         if booster.n_features != n_features:
             raise ContractMismatchError(f"{file} reads {booster.n_features} features, the card names {n_features}")
@@ -196,7 +214,9 @@ def save_golden(folder: Path, loaded: Router, matrix: Floats) -> None:
 
 
 def probe(folder: Path) -> None:
-    """Load the router in ``folder`` and check it against its golden rows; run this in a process that may die.
+    """Load the router in ``folder``, check it against its golden rows and its tables against LightGBM.
+
+    Run this in a process that may die.
 
     Raises
     ------
@@ -205,8 +225,13 @@ def probe(folder: Path) -> None:
     """
     golden = msgspec.json.decode((folder / GOLDEN_FILE).read_bytes(), type=GoldenRows)
     matrix = np.array([[np.nan if cell is None else cell for cell in row] for row in golden.matrix], dtype=np.float64)
-    said = load(folder).score_matrix(matrix).value
+    loaded = load(folder)
+    said = loaded.score_matrix(matrix).value
     wrong = np.flatnonzero(~np.isclose(said, golden.values, rtol=_GOLDEN_TOLERANCE, atol=_GOLDEN_TOLERANCE))
     if wrong.size:
         row = int(wrong[0])
         raise ProbeError(f"golden row {row} should be worth {golden.values[row]!r}, the router says {said[row]!r}")
+    try:
+        compiling.prove_router(folder, loaded.card, matrix)
+    except compiling.UnequalTablesError as error:
+        raise ProbeError(str(error)) from None

@@ -50,6 +50,7 @@ class Exchange:
         self.n_connections = 0
         self.n_bodies = 0
         self.n_bodies_bytes = 0
+        self._overload = Problem(503, f"more than {limits.max_in_flight} requests are in flight")
         self._shim = shim
         self._durability: Durability = durability
         self._loop = asyncio.get_running_loop()
@@ -67,9 +68,7 @@ class Exchange:
 
     def overload(self) -> Problem | None:
         """Return why the next request should come later, None where there is room."""
-        if self.n_in_flight >= self.limits.max_in_flight:
-            return Problem(503, f"more than {self.limits.max_in_flight} requests are in flight")
-        return None
+        return self._overload if self.n_in_flight >= self.limits.max_in_flight else None
 
     def submit(self, connection: Connection, request: Request | None, response: Response | None = None) -> None:
         """Queue a request, or in its place the ``response`` that is known already; `settle` must follow."""

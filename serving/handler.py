@@ -272,6 +272,7 @@ class Handler:
             degraded=bool(inventory.problems(self._shim)),
             n_refused=recorder.n_refused,
             n_shed=recorder.n_shed,
+            engines=inventory.engines(self._shim.releases.view),
         )
         return Response(200, body, (("content-type", metrics.CONTENT_TYPE),))
 

@@ -52,6 +52,11 @@ def forecast(view: ReleaseView, series: str) -> dict[str, Any]:
     return {**origin, **msgspec.to_builtins(released.series[series])}
 
 
+def engines(view: ReleaseView) -> dict[tuple[str, str], str]:
+    """Return by stream and role what scores the model: its tables in C or numpy, or LightGBM."""
+    return {(name, role): model.router.engine for name, of in view.streams.items() for role, model in of.models()}
+
+
 def problems(shim: Shim) -> list[str]:
     """Return everything that is not as it should be, in words; none when all is well."""
     found = [f"release: {what}: {why}" for what, why in shim.releases.rejections().items()]

@@ -4,7 +4,8 @@ Counting is a dictionary's work, since it is done for every decision; Prometheus
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -15,6 +16,7 @@ from features.records import Decision, Outcome
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS_BUCKETS = (50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.25, 1.0)
 
+NO_ENGINES: Mapping[tuple[str, str], str] = MappingProxyType({})
 _Tally = dict[tuple[str, ...], int]
 
 
@@ -36,6 +38,7 @@ class Metrics(Collector):
         self._in_bucket = [0] * (len(_SECONDS_BUCKETS) + 1)
         self._seconds = 0.0
         self._gauges: dict[str, tuple[str, float]] = {}
+        self._engines = NO_ENGINES
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -72,8 +75,17 @@ class Metrics(Collector):
         """Count a request that was answered with a problem."""
         _count(self._problems, str(status))
 
-    def render(self, *, generation: int, degraded: bool, n_refused: int = 0, n_shed: int = 0) -> bytes:
-        """Return everything in Prometheus' text format."""
+    def render(
+        self,
+        *,
+        generation: int,
+        degraded: bool,
+        n_refused: int = 0,
+        n_shed: int = 0,
+        engines: Mapping[tuple[str, str], str] = NO_ENGINES,
+    ) -> bytes:
+        """Return everything in Prometheus' text format; ``engines`` says by stream and role what scores the model."""
+        self._engines = engines
         self._gauges = {
             "turnout_generation": ("The generation served.", generation),
             "turnout_degraded": ("1 while something is not as it should be.", float(degraded)),
@@ -98,6 +110,11 @@ class Metrics(Collector):
         yield seconds
         for name, (text, level) in self._gauges.items():
             yield GaugeMetricFamily(name, text, value=level)
+        text = "1 for what scores a model: c, numpy or booster."
+        scorers = GaugeMetricFamily("turnout_engine", text, labels=("stream", "role", "engine"))
+        for (stream, role), engine in self._engines.items():
+            scorers.add_metric((stream, role, engine), 1.0)
+        yield scorers
 
     def _tally(self, name: str, text: str, *labels: str) -> _Tally:
         tally: _Tally = {}

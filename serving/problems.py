@@ -17,6 +17,7 @@ class Problem(Exception):  # noqa: N818 - the word of the RFC
     detail: str
     path: str | None = None
     extensions: dict[str, Any] = field(default_factory=dict)
+    _body: bytes = b""
 
     def document(self) -> dict[str, Any]:
         """Return the members of the problem document."""
@@ -31,5 +32,7 @@ class Problem(Exception):  # noqa: N818 - the word of the RFC
         return members | self.extensions
 
     def body(self) -> bytes:
-        """Return the problem document as JSON."""
-        return msgspec.json.encode(self.document())
+        """Return the problem document as JSON; it is written once."""
+        if not self._body:
+            self._body = msgspec.json.encode(self.document())
+        return self._body

@@ -271,7 +271,7 @@ class HttpProtocol(asyncio.Protocol):
         end = begun.find(b"\r\n\r\n") + 4
         length = headers.get("content-length", "0")
         special = self._last or self._refusal is not None or _SPECIAL & headers.keys() or self._parser.should_upgrade()
-        if not special and begun[:1].isalpha() and 4 < end <= _KNOWN_BYTES and int(length) <= _PATIENT_BYTES:  # noqa: PLR2004
+        if not special and 4 < end <= _KNOWN_BYTES and int(length) <= _PATIENT_BYTES:  # noqa: PLR2004
             if len(self._replies.heads) >= _MAX_KNOWN:
                 self._replies.heads.clear()
             self._replies.heads[begun[:end]] = self._request, int(length)

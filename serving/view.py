@@ -23,6 +23,10 @@ class Scorer(Protocol):
     def feature_set(self) -> str:
         """The version of the feature set that it reads."""
 
+    @property
+    def engine(self) -> str:
+        """What scores: ``c``, ``numpy`` or ``booster``."""
+
     def score(self, numbers: NDArray[np.float64], categories: Sequence[Sequence[str | None]]) -> Scores:
         """Score the candidates of one event."""
 

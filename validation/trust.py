@@ -25,6 +25,7 @@ class Approval:
     verdict: str
     author: str
     approver: str
+    registered_by: str = ""
 
     @classmethod
     def from_tags(cls, tags: Mapping[str, str]) -> Self:
@@ -39,7 +40,10 @@ class Approval:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What was found: digests of the bytes as downloaded, what is live, what is revoked, the rules and the instant."""
+    """What was found: digests of the bytes as downloaded, what is live, what is revoked, the rules and the instant.
+
+    ``rejected`` is the rejection that stands in the ledger, in words; "" where there is none.
+    """
 
     digest: str
     evidence: str
@@ -48,6 +52,7 @@ class Facts:
     max_age: timedelta
     two_person: bool
     now: datetime
+    rejected: str = ""
 
 
 def refusals(approval: Approval, facts: Facts) -> tuple[str, ...]:
@@ -64,8 +69,10 @@ def refusals(approval: Approval, facts: Facts) -> tuple[str, ...]:
         ),
         "nobody approved it": not approval.approver,
         f"{approval.digest} is revoked": approval.digest in facts.revoked,
+        facts.rejected: bool(facts.rejected),
         f"{approval.approver} is its author, and this stream wants two people": (
-            facts.two_person and _person(approval.approver) == _person(approval.author)
+            facts.two_person
+            and _person(approval.approver) in map(_person, filter(None, (approval.author, approval.registered_by)))
         ),
         "this stream wants two people, and nobody can tell who approved it": (
             facts.two_person and approval.approver == ANONYMOUS

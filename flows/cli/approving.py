@@ -3,10 +3,11 @@
 import getpass
 import sys
 
-from flows.cli import telling
+from flows.cli import releasing, telling
 from models import registered
 from models.registered import RegistryError, Version
 from models.registry import Registry
+from models.releases import transitions
 
 
 def approve(number: int, *, reason: str, model: str = "router", actor: str | None = None, dry_run: bool = False) -> int:
@@ -33,8 +34,18 @@ def approve(number: int, *, reason: str, model: str = "router", actor: str | Non
     return 0
 
 
-def reject(number: int, *, reason: str, model: str = "router", actor: str | None = None, dry_run: bool = False) -> int:
-    """Say on a version of ``<model>-candidate`` that it was rejected, by whom and why.
+def reject(
+    number: int,
+    *,
+    reason: str,
+    model: str = "router",
+    lift: bool = False,
+    actor: str | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Record that a version of ``<model>-candidate`` is not to be released, by whom and why: no approval overrides it.
+
+    The record is the ledger's; a tag says it on the version's page too.
 
     Parameters
     ----------
@@ -44,6 +55,8 @@ def reject(number: int, *, reason: str, model: str = "router", actor: str | None
         Why.
     model
         The model that it was a candidate for.
+    lift
+        Take the rejection back.
     actor
         Who; default is who runs this.
     dry_run
@@ -51,10 +64,24 @@ def reject(number: int, *, reason: str, model: str = "router", actor: str | None
     """
     registry, candidate, who = _find(number, model, actor)
     if dry_run:
-        return _show(candidate, f"would be rejected by {who}")
-    registry.reject(candidate, actor=who, reason=reason)
-    sys.stdout.write(f"{candidate.name} {number} is rejected\n")
-    return 0
+        return _show(candidate, f"would be {'readmitted' if lift else 'rejected'} by {who}")
+    digest = candidate.tags[registered.DIGEST_TAG]
+    said = {"state": "readmitted" if lift else "rejected", "version": f"{candidate.name} {number}", "digest": digest}
+    ended = releasing.record(
+        transitions.readmit if lift else transitions.reject,
+        said,
+        actor=who,
+        reason=reason,
+        dry_run=False,
+        choices={"digest": digest},
+        evidence={"candidate": f"{candidate.name}/{number}"},
+    )
+    if not lift:
+        try:
+            registry.reject(candidate, actor=who, reason=reason)
+        except RegistryError as error:  # the ledger holds it: what the page says is a hint to people
+            sys.stderr.write(f"turnout: the rejection holds, but its page does not say so: {error}\n")
+    return ended
 
 
 def _find(number: int, model: str, actor: str | None) -> tuple[Registry, Version, str]:

@@ -1,19 +1,31 @@
-"""``turnout promote``, ``rollback``, ``history`` and ``verify``: the ledger, and what moves it."""
+"""``turnout promote``, ``rollback``, ``pause``, ``history`` and ``verify``: the ledger, and what moves it."""
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 
 from flows.cli import telling
 
+if TYPE_CHECKING:
+    from models.releases.entry import Entry
+
 Json = Annotated[bool, Parameter(name="--json")]
 
 
-def promote(stream: str, *, as_of: str | None = None, dry_run: bool = False, as_json: Json = False) -> int:
+def promote(
+    stream: str,
+    *,
+    as_of: str | None = None,
+    actor: str | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+    as_json: Json = False,
+) -> int:
     """Admit the newest approval as a canary, or look at the live one: promote it, withdraw it, climb a rung, or wait.
 
     Parameters
@@ -22,6 +34,10 @@ def promote(stream: str, *, as_of: str | None = None, dry_run: bool = False, as_
         The stream whose router to promote.
     as_of
         The instant to run at (RFC 3339); default is now.
+    actor
+        Who asks for the step; default is who runs this.
+    reason
+        Why now; it stands in the ledger beside what the step itself says.
     dry_run
         Say what would be done, and change nothing.
     as_json
@@ -30,10 +46,10 @@ def promote(stream: str, *, as_of: str | None = None, dry_run: bool = False, as_
     telling.attach()
     from flows import promote as flow
 
-    return telling.report(flow.promote(stream, as_of, dry_run=dry_run), as_json=as_json)
+    return telling.report(flow.promote(stream, as_of, dry_run=dry_run, actor=actor, reason=reason), as_json=as_json)
 
 
-def rollback(stream: str, *, reason: str, to: str = "previous", dry_run: bool = False) -> int:
+def rollback(stream: str, *, reason: str, to: str = "previous", actor: str | None = None, dry_run: bool = False) -> int:
     """Put an earlier champion of a stream back in force, as a new generation.
 
     Parameters
@@ -44,23 +60,89 @@ def rollback(stream: str, *, reason: str, to: str = "previous", dry_run: bool = 
         Why; it stands in the ledger.
     to
         The digest of the champion to put back; ``previous`` is the one before, ``static`` the static routes.
+    actor
+        Who; default is who runs this.
     dry_run
         Show the generation that would be written, and write none.
     """
+    from models.releases import transitions
+
+    target = None if to == "static" else to
+    said = {"state": "rolled back", "stream": stream}
+    return record(
+        transitions.rollback,
+        said,
+        actor=actor,
+        reason=reason,
+        dry_run=dry_run,
+        choices={"stream": stream, "to": target},
+    )
+
+
+def pause(stream: str, *, reason: str, lift: bool = False, actor: str | None = None, dry_run: bool = False) -> int:
+    """Let no canary of a stream begin, climb or win; its share stays, and what harms is still withdrawn.
+
+    Parameters
+    ----------
+    stream
+        The stream to pause.
+    reason
+        Why; it stands in the ledger.
+    lift
+        End the pause.
+    actor
+        Who; default is who runs this.
+    dry_run
+        Show the generation that would be written, and write none.
+    """
+    from models.releases import transitions
+
+    propose = transitions.resume if lift else transitions.pause
+    said = {"state": "resumed" if lift else "paused", "stream": stream}
+    return record(propose, said, actor=actor, reason=reason, dry_run=dry_run, choices={"stream": stream})
+
+
+def revoke(digest: str, *, reason: str, actor: str | None = None, dry_run: bool = False) -> int:
+    """Forbid a release for good, and take it out of force everywhere: what it followed decides.
+
+    Parameters
+    ----------
+    digest
+        The digest of the bundle.
+    reason
+        Why; it stands in the ledger.
+    actor
+        Who; default is who runs this.
+    dry_run
+        Show the generation that would be written, and write none.
+    """
+    from models.releases import transitions
+
+    said = {"state": "revoked", "digest": digest}
+    return record(transitions.revoke, said, actor=actor, reason=reason, dry_run=dry_run, choices={"digest": digest})
+
+
+def record(
+    propose: Callable[..., Any],
+    said: Mapping[str, Any],
+    *,
+    actor: str | None,
+    reason: str,
+    dry_run: bool,
+    choices: Mapping[str, Any],
+    evidence: Mapping[str, str] | None = None,
+) -> int:
+    """Append what ``propose`` makes of the ledger and report what was ``said``; under ``dry_run`` print the generation."""
     telling.attach()
     from flows import wiring
-    from models.releases import transitions
-    from models.releases.transitions import Attribution
 
-    wired = wiring.wire()
-    target = None if to == "static" else to
+    wired = wiring.wire(actor=actor)
     if dry_run:
-        by = Attribution(actor=wiring.actor(), reason=reason, at=wired.now)
-        entry = transitions.rollback(wired.ledger.history(), stream=stream, to=target, by=by)
+        entry = wired.propose(propose, reason=reason, evidence=evidence or {}, **choices)
         sys.stdout.write(json.dumps(msgspec.to_builtins(entry), indent=2) + "\n")
         return 0
-    generation = wired.append(transitions.rollback, reason=reason, evidence={}, stream=stream, to=target)
-    return telling.report({"state": "rolled back", "stream": stream, "generation": generation})
+    generation = wired.append(propose, reason=reason, evidence=evidence or {}, **choices)
+    return telling.report({**said, "generation": generation})
 
 
 def history(*, limit: int = 20, as_json: Json = False) -> int:
@@ -81,10 +163,19 @@ def history(*, limit: int = 20, as_json: Json = False) -> int:
         sys.stdout.write(json.dumps(msgspec.to_builtins(entries), indent=2) + "\n")
         return 0
     telling.table(
-        ("generation", "at", "action", "actor", "reason"),
-        ((e.generation, e.at.isoformat(timespec="seconds"), e.action, e.actor, e.reason) for e in entries),
+        ("generation", "at", "action", "actor", "reason", "of"),
+        ((e.generation, e.at.isoformat(timespec="seconds"), e.action, e.actor, e.reason, _subject(e)) for e in entries),
     )
     return 0
+
+
+def _subject(entry: "Entry") -> str:
+    """Return what an entry is about: its subject, or the approved version that it released."""
+    return (
+        str(entry.subject or "")
+        or entry.evidence.get("version", "").partition(" ")[0]
+        or entry.evidence.get("stream", "")
+    )
 
 
 def verify() -> int:

@@ -13,6 +13,10 @@ from flows import components, settings, stack
 from flows.settings import Settings
 
 
+class UsageError(ValueError):
+    """A command that lacks what it needs: names it."""
+
+
 def attach() -> Settings:
     """Let this process work with the stack of its home, or without any server where none is up; return the settings.
 

@@ -1,7 +1,7 @@
-"""A model on disk: a flat folder of plain text files and a manifest of their digests, whose own digest names the whole.
+"""A model on disk: a flat folder of plain files and a manifest of their digests, whose own digest names the whole.
 
-Text alone (LightGBM's own, JSON, CSV): nothing in a bundle can run when it is read, and nothing binary, a pickle least
-of all, passes under a text file's name.
+Text (LightGBM's own, JSON, CSV), and tables of numbers that begin with the line of their kind: nothing in a bundle can run
+when it is read, and nothing else that is binary, a pickle least of all, passes under the name of either.
 """
 
 import codecs
@@ -20,7 +20,9 @@ from models.releases import canonical
 from models.releases.canonical import Digest, NotCanonicalError
 
 MANIFEST_FILE = "manifest.json"
-SUFFIXES = (".csv", ".json", ".txt")
+TABLES_SUFFIX = ".masks"  # of the leaf-mask tables beside a booster's text
+TABLES_MAGIC = b"turnout leaf masks 1\n\0\0\0"
+SUFFIXES = (".csv", ".json", TABLES_SUFFIX, ".txt")
 
 _FILE_PATTERN = r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z"  # no separator and no leading dot: no path, no hidden file
 _CHUNK_BYTES = 1 << 20
@@ -99,7 +101,7 @@ def seal(folder: Path, *, kind: str, pins: Mapping[str, str] | None = None, limi
     names = [name for name in _list_files(folder, limits) if name != MANIFEST_FILE]
     if not names:
         raise MissingFileError(folder.name, expected="at least one file", found="none")
-    files = {name: _hash_text(folder / name, limits) for name in names}
+    files = {name: _hash_file(folder / name, limits) for name in names}
     try:
         manifest = canonical.normalise(Manifest(kind=kind, files=files, pins=dict(pins or {})))
     except NotCanonicalError as error:
@@ -124,7 +126,7 @@ def verify(folder: Path, digest: str, *, limits: Limits = DEFAULT_LIMITS) -> Man
     for name, expected in manifest.files.items():
         if name not in found:
             raise MissingFileError(name, expected=f"a file of SHA-256 {expected}", found="none")
-        sha256 = _hash_text(folder / name, limits)
+        sha256 = _hash_file(folder / name, limits)
         if sha256 != expected:
             raise FileMismatchError(name, expected=f"SHA-256 {expected}", found=f"SHA-256 {sha256}")
     return manifest
@@ -140,7 +142,7 @@ def read_digest(folder: Path, *, limits: Limits = DEFAULT_LIMITS) -> str:
     """
     if MANIFEST_FILE not in _list_files(folder, limits):
         raise ManifestError(MANIFEST_FILE, expected="a manifest", found="none: the folder was never sealed")
-    return _hash_text(folder / MANIFEST_FILE, limits)
+    return _hash_file(folder / MANIFEST_FILE, limits)
 
 
 def _read_manifest(folder: Path, digest: str, limits: Limits) -> Manifest:
@@ -192,24 +194,43 @@ def _check_name(name: str) -> None:
         raise ForeignFileError(name, expected=f"a suffix of {', '.join(SUFFIXES)}", found="another")
 
 
-def _hash_text(path: Path, limits: Limits) -> str:
-    """Return the SHA-256 of a text file, read once, without following a link that has taken its place meanwhile."""
-    hasher, decoder, n_bytes = hashlib.sha256(), _TEXT(), 0
+def _hash_file(path: Path, limits: Limits) -> str:
+    """Return the SHA-256 of a file of its kind, read once, without following a link that has taken its place meanwhile."""
+    hasher, n_bytes = hashlib.sha256(), 0
+    check = _TablesCheck(path.name) if path.suffix == TABLES_SUFFIX else _TextCheck(path.name)
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             n_bytes += len(chunk)
             if n_bytes > limits.max_file_bytes:
                 raise TooLargeError(path.name, expected=f"at most {limits.max_file_bytes} bytes", found="more")
             hasher.update(chunk)
-            _check_text(path.name, decoder, chunk)
-    _check_text(path.name, decoder, b"", final=True)
+            check(chunk)
+    check(b"", final=True)
     return hasher.hexdigest()
 
 
-def _check_text(name: str, decoder: codecs.IncrementalDecoder, chunk: bytes, *, final: bool = False) -> None:
-    try:
-        decoder.decode(chunk, final=final)
-    except UnicodeDecodeError:
-        raise ForeignFileError(name, expected="UTF-8 text", found="other bytes") from None
-    if b"\0" in chunk:
-        raise ForeignFileError(name, expected="text", found="a NUL byte")
+class _TextCheck:
+    """Refuses what is no text, chunk by chunk."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._decoder = name, _TEXT()
+
+    def __call__(self, chunk: bytes, *, final: bool = False) -> None:
+        try:
+            self._decoder.decode(chunk, final=final)
+        except UnicodeDecodeError:
+            raise ForeignFileError(self._name, expected="UTF-8 text", found="other bytes") from None
+        if b"\0" in chunk:
+            raise ForeignFileError(self._name, expected="text", found="a NUL byte")
+
+
+class _TablesCheck:
+    """Refuses what does not begin as tables do; what follows are numbers, and whether they are sound is for their reader."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._begun = name, False
+
+    def __call__(self, chunk: bytes, *, final: bool = False) -> None:
+        if not self._begun and (chunk or final) and not chunk.startswith(TABLES_MAGIC):
+            raise ForeignFileError(self._name, expected="tables of numbers", found="other bytes")
+        self._begun = True

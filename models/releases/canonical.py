@@ -8,6 +8,7 @@ from msgspec import Meta
 
 Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]  # SHA-256 in lower-case hexadecimal
 
+_DIGEST_LENGTH = 64
 _Value = TypeVar("_Value")
 
 
@@ -52,6 +53,11 @@ def normalise(value: _Value) -> _Value:
     except (TypeError, UnicodeEncodeError) as error:
         raise NotCanonicalError(f"cannot be written as JSON: {error}") from None
     return _parse(data, type(value))
+
+
+def is_digest(text: str) -> bool:
+    """Return whether ``text`` is a SHA-256 in lower-case hexadecimal."""
+    return len(text) == _DIGEST_LENGTH and set(text) <= set("0123456789abcdef")
 
 
 def sha256(data: bytes) -> str:

@@ -2,9 +2,14 @@
 
 from collections.abc import Callable
 
+from msgspec import UNSET
+
+from models.releases import canonical
 from models.releases.entry import Action, Entry, StreamRelease
 from models.releases.history import History
 from models.releases.refusal import refuse
+
+_REMARKS: tuple[Action, ...] = ("pause", "resume", "reject", "readmit")
 
 
 def check(entry: Entry, history: History) -> None:
@@ -15,6 +20,8 @@ def check(entry: Entry, history: History) -> None:
     RuleBrokenError
         ``action``, ``champion`` or ``revoked``.
     """
+    if (entry.subject is not UNSET) != (entry.action in _REMARKS):
+        refuse("action", entry, f"{', '.join(_REMARKS)} have a subject and nothing else does, got {entry.subject!r}")
     _CHECKS[entry.action](entry, history)
 
 
@@ -55,6 +62,9 @@ def _check_genesis(entry: Entry, _: History) -> None:
 
 def _check_canary(entry: Entry, history: History) -> None:
     name, before, after = _one_stream(entry, history)
+    _expect(entry, name, name not in history.paused, "the stream is paused")
+    begun = after.canary == before.canary
+    _expect(entry, name, begun or after.canary not in history.rejected, f"{after.canary} was rejected")
     _expect(entry, name, after.canary is not None, "there must be a canary")
     _expect(entry, name, before.canary in (None, after.canary), f"the canary {before.canary} is still on its way")
     _expect(entry, name, after.champion == before.champion, "the champion stays")
@@ -63,6 +73,7 @@ def _check_canary(entry: Entry, history: History) -> None:
 
 def _check_promote(entry: Entry, history: History) -> None:
     name, before, after = _one_stream(entry, history)
+    _expect(entry, name, name not in history.paused, "the stream is paused")
     if before.canary is None or after.champion != before.canary:
         refuse("champion", entry, f"{name!r} can only promote its canary {before.canary}, got {after.champion}")
     _expect(
@@ -95,6 +106,8 @@ def _check_release(entry: Entry, history: History) -> None:
         names = _changed_models(entry, history)
         if len(names) != 1 or names[0] not in entry.models:
             refuse("action", entry, f"'release' sets one model or one shadow, got changes of {names}")
+        rejected = entry.models[names[0]] in history.rejected
+        _expect(entry, names[0], not rejected, f"{entry.models[names[0]]} was rejected")
         return
     name, before, after = _one_stream(entry, history)
     same = (after.champion, after.canary, after.canary_share) == (before.champion, before.canary, before.canary_share)
@@ -138,6 +151,19 @@ def _check_restore(entry: Entry, history: History) -> None:
         _expect(entry, name, digest in known, f"{digest} was never released")
 
 
+def _check_remark(entry: Entry, history: History) -> None:
+    """Refuse a pause, a rejection or the end of one that releases anything, or says what is said already."""
+    changed = [*_changed_streams(entry, history), *_changed_models(entry, history)]
+    if changed:
+        refuse("action", entry, f"{entry.action!r} releases nothing, got changes of {changed}")
+    subject = str(entry.subject)
+    held = history.paused if entry.action in ("pause", "resume") else history.rejected
+    begins = entry.action in ("pause", "reject")
+    _expect(entry, subject, (subject in held) != begins, f"it is {'so' if begins else 'not so'} already")
+    known = subject in history.streams if entry.action == "pause" else canonical.is_digest(subject)
+    _expect(entry, subject, entry.action not in ("pause", "reject") or known, "there is no such stream or digest")
+
+
 _CHECKS: dict[Action, Callable[[Entry, History], None]] = {
     "genesis": _check_genesis,
     "canary": _check_canary,
@@ -148,4 +174,5 @@ _CHECKS: dict[Action, Callable[[Entry, History], None]] = {
     "release": _check_release,
     "revoke": _check_revoke,
     "restore": _check_restore,
+    **dict.fromkeys(_REMARKS, _check_remark),
 }

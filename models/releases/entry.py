@@ -7,17 +7,21 @@ reads the newest file alone, tell a damaged one; the hash of the whole file is w
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from features.records import Identifier, Mode, Probability
 from models.releases import canonical
 from models.releases.bundle import ModelName
 from models.releases.canonical import Digest, NotCanonicalError
 
-Action = Literal["genesis", "canary", "promote", "rollback", "withdraw", "mode", "release", "revoke", "restore"]
+Action = Literal[
+    "genesis", "canary", "promote", "rollback", "withdraw", "mode", "release", "revoke", "restore",
+    "pause", "resume", "reject", "readmit",  # these release nothing: each is about its subject
+]  # fmt: skip
 Generation = Annotated[int, Meta(ge=1, le=99_999_999)]  # eight digits in a file's name
 Instant = Annotated[datetime, Meta(tz=True)]
 Predecessor = Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
+Subject = Annotated[str, Meta(min_length=1, max_length=1_024)]
 Prose = Annotated[str, Meta(min_length=1, max_length=4_096)]
 
 
@@ -48,7 +52,8 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     ``previous`` is the hash of the generation before, "" for the first. ``models`` are the digests of everything but
     routers (forecaster, classifier, ...), ``revoked`` all digests revoked so far. ``evidence`` is free: digests, the
-    registry's version, the approver. ``at`` is testimony: the order is that of the generations.
+    registry's version, the approver. ``at`` is testimony: the order is that of the generations. ``subject`` is the stream
+    that is paused or resumed, or the digest that is rejected or readmitted; of the other actions there is none.
     """
 
     generation: Generation
@@ -62,7 +67,13 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: Prose
     evidence: dict[str, str] = {}
     gap: Gap | None = None
+    subject: Subject | UnsetType = UNSET  # left out where it is unset: what was written before it keeps its bytes
     schema: Annotated[int, Meta(ge=1, le=1)] = 1
+
+    @property
+    def said_by(self) -> str:
+        """Who made it and why, in words."""
+        return f"{self.actor}: {self.reason}"
 
 
 class Recorded(Struct, frozen=True):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from models.releases.entry import Entry, Recorded, StreamRelease
+from models.releases.entry import Action, Entry, Recorded, StreamRelease
 
 Lines = Mapping[str, tuple[str, ...]]
 _UNKNOWN_STREAM = StreamRelease()
@@ -15,13 +15,17 @@ class History:
 
     ``stood`` holds per stream every champion there ever was. ``lines`` holds per stream the succession that led to the
     present champion, oldest first: a promotion adds to it, a rollback cuts it back, so that a champion which was rolled
-    back is not what the next rollback returns to. ``model_lines`` is the same for the other models, by name.
+    back is not what the next rollback returns to. ``model_lines`` is the same for the other models, by name. ``paused``
+    holds the streams on which no canary begins, climbs or wins, ``rejected`` the digests that may not become a canary; each
+    with the entry that says who and why.
     """
 
     head: Recorded | None = None
     stood: Lines = field(default_factory=dict)
     lines: Lines = field(default_factory=dict)
     model_lines: Lines = field(default_factory=dict)
+    paused: Mapping[str, Entry] = field(default_factory=dict)
+    rejected: Mapping[str, Entry] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:
@@ -65,6 +69,8 @@ class History:
             stood={**self.stood, **_stood(self.stood, champions)},
             lines={**self.lines, **_succeed(self.lines, champions)},
             model_lines={**self.model_lines, **_succeed(self.model_lines, _with_removed(entry, self.model_lines))},
+            paused=_toggle(self.paused, entry, on="pause", off="resume"),
+            rejected=_toggle(self.rejected, entry, on="reject", off="readmit"),
         )
 
 
@@ -80,6 +86,14 @@ def fallback(line: tuple[str, ...], revoked: Iterable[str]) -> str | None:
     """Return what stood before the last of ``line``, the latest that is not revoked; None when there is nothing."""
     refused = frozenset(revoked)
     return next((digest for digest in reversed(line[:-1]) if digest not in refused), None)
+
+
+def _toggle(held: Mapping[str, Entry], entry: Entry, *, on: Action, off: Action) -> Mapping[str, Entry]:
+    if entry.action == on:
+        return {**held, str(entry.subject): entry}
+    if entry.action == off:
+        return {subject: kept for subject, kept in held.items() if subject != entry.subject}
+    return held
 
 
 def _stood(stood: Lines, champions: Mapping[str, str | None]) -> Lines:

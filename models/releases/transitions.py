@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from features import clock
 from features.records import Mode
@@ -51,6 +52,9 @@ def start_canary(history: History, *, stream: str, digest: str, share: float, by
         raise TransitionError(f"stream {stream!r} has the canary {before.canary}: promote or withdraw it first")
     if before.champion is not None and before.mode in _UNLED_MODES:
         raise TransitionError(f"stream {stream!r} is in mode {before.mode!r} with a champion: set it on first")
+    _check_unpaused(history, stream)
+    if (rejection := history.rejected.get(digest)) is not None:
+        raise TransitionError(f"{digest} was rejected by {rejection.actor}: {rejection.reason}")
     shadow = None if before.shadow == digest else before.shadow
     after = StreamRelease(mode="canary", champion=before.champion, canary=digest, canary_share=share, shadow=shadow)
     return _with_stream(history, "canary", by, stream, after)
@@ -59,12 +63,14 @@ def start_canary(history: History, *, stream: str, digest: str, share: float, by
 def advance_canary(history: History, *, stream: str, share: float, by: Attribution) -> Entry:
     """Give the canary of a stream another share; 0 pauses it."""
     before = _with_canary(history, stream)
+    _check_unpaused(history, stream)
     return _with_stream(history, "canary", by, stream, msgspec.structs.replace(before, canary_share=share))
 
 
 def promote(history: History, *, stream: str, by: Attribution) -> Entry:
     """Make the canary of a stream its champion."""
     before = _with_canary(history, stream)
+    _check_unpaused(history, stream)
     after = StreamRelease(mode="on", champion=before.canary, shadow=before.shadow)
     return _with_stream(history, "promote", by, stream, after)
 
@@ -125,6 +131,37 @@ def revoke(history: History, *, digest: str, by: Attribution) -> Entry:
     return _next(history, "revoke", by, streams=streams, models=kept, revoked=revoked)
 
 
+def pause(history: History, *, stream: str, by: Attribution) -> Entry:
+    """Let no canary of a stream begin, climb or win until `resume`; what harms is still withdrawn, and rolled back."""
+    if stream not in history.streams:
+        raise TransitionError(f"the ledger knows no stream {stream!r}")
+    _check_unpaused(history, stream)
+    return _next(history, "pause", by, subject=stream)
+
+
+def resume(history: History, *, stream: str, by: Attribution) -> Entry:
+    """End the pause of a stream."""
+    if stream not in history.paused:
+        raise TransitionError(f"stream {stream!r} is not paused")
+    return _next(history, "resume", by, subject=stream)
+
+
+def reject(history: History, *, digest: str, by: Attribution) -> Entry:
+    """Record that ``digest`` shall not be released, whoever approves it; what is in force must be rolled back or revoked."""
+    if (earlier := history.rejected.get(digest)) is not None:
+        raise TransitionError(f"{digest} was rejected already, by {earlier.actor}: {earlier.reason}")
+    if any(digest in release.digests() for release in history.streams.values()) or digest in history.models.values():
+        raise TransitionError(f"{digest} is in force: roll it back, or revoke it")
+    return _next(history, "reject", by, subject=digest)
+
+
+def readmit(history: History, *, digest: str, by: Attribution) -> Entry:
+    """Take the rejection of ``digest`` back."""
+    if digest not in history.rejected:
+        raise TransitionError(f"{digest} was not rejected")
+    return _next(history, "readmit", by, subject=digest)
+
+
 def restore(history: History, *, above: tuple[int, str], by: Attribution, lost: Entry | None = None) -> Entry:
     """Continue a ledger that lost its newest generations, above the highest (generation, hash) that a shim served.
 
@@ -146,6 +183,11 @@ def restore(history: History, *, above: tuple[int, str], by: Attribution, lost: 
         revoked=tuple(dict.fromkeys((*history.revoked, *(lost.revoked if lost else ())))),
         gap=Gap(generation=generation, hash=digest, entry=lost),
     )
+
+
+def _check_unpaused(history: History, stream: str) -> None:
+    if (held := history.paused.get(stream)) is not None:
+        raise TransitionError(f"stream {stream!r} was paused by {held.actor}: {held.reason}")
 
 
 def _with_canary(history: History, stream: str) -> StreamRelease:
@@ -185,6 +227,7 @@ def _next(
     models: Mapping[str, str] | None = None,
     revoked: tuple[str, ...] | None = None,
     gap: Gap | None = None,
+    subject: str | UnsetType = UNSET,
 ) -> Entry:
     """Return the next entry; what is not given stays as it is."""
     return Entry(
@@ -199,4 +242,5 @@ def _next(
         reason=by.reason,
         evidence=dict(by.evidence),
         gap=gap,
+        subject=subject,
     )

@@ -1,132 +1,121 @@
-"""A real NATS server and shims that ask it for work, each in a process of its own, to be killed and started again."""
+"""What several suites need: a router that learned the tiny world, and a real MLflow that knows its users."""
 
-import contextlib
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from http.client import HTTPConnection, HTTPException
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
 
-from features import spool
-from features.records import Decision, Outcome
-from flows import components
+from features import ingestion
+from features.clock import ReplayClock
+from flows import settings as environment
 from flows.components import Ports
+from flows.settings import Settings
+from flows.stack import Stack
+from flows.wiring import Wiring
+from models.registered import Version
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-CONFIGURATION = """
-[streams.orders]
-types = ["shop.order"]
-destinations = ["a", "b", "c"]
-static = { default = ["a", "b"] }
-objective = { success = 1.0 }
-exploration = { static_epsilon = 0.6 }
-features = { numbers = { weight = "event.weight" } }
+PASSWORD = "a-long-password-1"
+MEMBERS: Mapping[str, tuple[str, ...]] = {
+    "trainer": ("trainer", "both"),
+    "reviewer": ("bob", "both"),
+    "promoter": ("promoter",),
+}
+N_DECISIONS = 700
 
-[destinations]
-a = {}
-b = {}
-c = {}
-"""
+Settle = Callable[[Settings], Wiring]
 
 
-class NatsServer:
-    """One server with JetStream, on ports and a folder that outlive its processes."""
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """A router of the tiny world that passed its gate, and how to register it in the registry of a wiring."""
 
-    def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-            self.ports = Ports(nats=one.getsockname()[1], nats_monitor=other.getsockname()[1])
-        self.component = components.nats_server(folder, self.ports, {})
-        self.process: subprocess.Popen[bytes] | None = None
+    parts: tuple[Any, ...]
 
-    @property
-    def url(self) -> str:
-        return self.ports.url("nats")
+    def register(self, wired: Wiring) -> Version:
+        from flows import retrain
 
-    def start(self) -> None:
-        self.process = subprocess.Popen(self.component.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _await(lambda: socket.create_connection(("127.0.0.1", self.ports.nats), timeout=1).close())
-
-    def kill(self) -> None:
-        assert self.process
-        self.process.kill()
-        self.process.wait()
+        number = retrain.register_candidate(wired, "orders", *self.parts)
+        return wired.registry.version(retrain.CANDIDATE_MODEL, number)
 
 
-class NatsShim:
-    """One shim on its own home and port."""
+@pytest.fixture(scope="session")
+def settle(tiny_text: str, play: Callable[..., Any]) -> Settle:
+    """A function that fills a home with the tiny world's past and returns its wiring, at the instant when all is closed."""
 
-    def __init__(self, folder: Path, url: str, **environment: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "turnout.toml").write_text(CONFIGURATION)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.home = folder / "home"
-        self.environment = os.environ | {
-            "TURNOUT_HOME": str(self.home),
-            "TURNOUT_CONFIG": str(folder / "turnout.toml"),
-            "TURNOUT_PORT": str(self.port),
-            "TURNOUT_NATS_URL": url,
-            **environment,
+    def settled(chosen: Settings) -> Wiring:
+        chosen.home.mkdir(parents=True, exist_ok=True)
+        chosen.config_path.write_text(tiny_text)
+        made = Wiring(settings=chosen, clock=ReplayClock(at=datetime(2026, 1, 1, tzinfo=UTC)), actor="trainer")
+        told = play(made.configuration, N_DECISIONS)
+        made.clock.advance(told[-1][1].observed_at)  # type: ignore[attr-defined]  # a ReplayClock
+        log = chosen.home / "log.jsonl"
+        log.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for pair in told for record in pair))
+        ingestion.ingest(made.warehouse, [log], made.configuration, now=made.now)
+        return made
+
+    return settled
+
+
+@pytest.fixture(scope="session")
+def learned(settle: Settle, tmp_path_factory: pytest.TempPathFactory) -> Learned:
+    """A candidate, fitted and judged once for all suites."""
+    from flows import retrain
+    from validation import gate
+
+    home = tmp_path_factory.mktemp("learned")
+    wired = settle(environment.read({"TURNOUT_HOME": str(home), "TURNOUT_CONFIG": str(home / "turnout.toml")}))
+    source = wired.snapshot()
+    rows = retrain.read_rows(wired, "orders", source)
+    quality = retrain.validate_rows(wired, "orders", rows)
+    log = retrain.read_log(wired, "orders", source, rows)
+    fitted = retrain.fit_candidate(wired, "orders", log)
+    compared = retrain.compare_candidate(wired, "orders", fitted)
+    verdict = gate.judge(compared, wired.configuration.streams["orders"].gate)
+    assert verdict.state == "passed", verdict.reasons
+    found = retrain.examine_candidate(wired, "orders", log, fitted)
+    return Learned(parts=(fitted, compared, verdict, quality, found))
+
+
+@contextmanager
+def acting_as(user: str, password: str = PASSWORD) -> Iterator[None]:
+    """Let MLflow's clients in this process be ``user`` for a while."""
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")}
+    os.environ |= {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ |= {} if value is None else {name: value}
+
+
+@pytest.fixture(scope="session")
+def be() -> Callable[..., Any]:
+    """The context in which this process is another user."""
+    return acting_as
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """The settings of a home whose MLflow runs, knows its users, and was secured."""
+    from models import registry_roles
+
+    home = tmp_path_factory.mktemp("secured")
+    chosen = environment.read(
+        {
+            "TURNOUT_HOME": str(home),
+            "TURNOUT_CONFIG": str(home / "turnout.toml"),
+            "TURNOUT_SHIMS": "",
+            "TURNOUT_MLFLOW_AUTH": "true",
+            "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
         }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen([sys.executable, "-m", "serving"], cwd=REPOSITORY, env=self.environment)
-        _await(self._look)
-
-    def end(self, with_signal: signal.Signals = signal.SIGKILL) -> int:
-        assert self.process
-        self.process.send_signal(with_signal)
-        return self.process.wait(timeout=30)
-
-    def records(self) -> list[Decision | Outcome]:
-        lines = [line.payload for path in spool.segments(self.home / "spool") for line in spool.read_lines(path)]
-        return [msgspec.json.decode(line, type=Decision | Outcome) for line in lines if line]
-
-    def _look(self) -> None:
-        assert self.process
-        assert self.process.poll() is None, "the shim ended before it served"
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
-        connection.request("GET", "/health/ready")
-        assert connection.getresponse().status == 200
-        connection.close()
-
-
-def _await(look: Callable[[], None]) -> None:
-    give_up_at = time.monotonic() + 60
-    while time.monotonic() < give_up_at:
-        with contextlib.suppress(OSError, HTTPException):
-            return look()
-        time.sleep(0.02)
-    pytest.fail("it never listened")
-
-
-@pytest.fixture
-def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
-    server = NatsServer(tmp_path / "nats")
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def start_shim(nats_server: NatsServer, tmp_path: Path) -> Iterator[Callable[..., NatsShim]]:
-    """Start shims of the server's, each called with a name and what its environment has besides."""
-    shims: list[NatsShim] = []
-
-    def started(name: str = "shim", **environment: str) -> NatsShim:
-        shims.append(NatsShim(tmp_path / name, nats_server.url, **environment))
-        shims[-1].start()
-        return shims[-1]
-
-    yield started
-    for shim in shims:
-        if shim.process and shim.process.poll() is None:
-            shim.end()
+    )
+    with Stack(chosen, components=("mlflow",), ports=Ports(mlflow=0)) as stack, acting_as("admin"):
+        passwords = {registry_roles.password_variable(user): PASSWORD for users in MEMBERS.values() for user in users}
+        registry_roles.secure(stack.tracking_uri, MEMBERS, environment=passwords)  # type: ignore[arg-type]  # their keys are roles
+        yield replace(stack.settings, shim_urls=())

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import canaries, gate, harm_ladder, ope, ope_worlds
+from benchmarks import canaries, gate, gate_truth, hard_canaries, harm_ladder, ope, ope_worlds
 from benchmarks.canaries import Cell
 from benchmarks.gate_report import Errors
 from scenarios.flights import timetable
@@ -152,7 +152,8 @@ def test_no_decision_is_judged_by_a_reward_model_that_saw_its_fold(data: Path) -
 def test_the_gate_benchmark_ends_in_its_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert gate.main(["--quick"]) == 0
     found = last_line(capsys.readouterr().out)
-    assert {"aa", "power", "harm"} == set(found)
+    assert {"aa", "power", "harm", "hard"} == set(found)
+    assert set(found["hard"]) == set(hard_canaries.WORLDS)  # type: ignore[arg-type]  # JSON
     errors, powers, harm = found["aa"], found["power"], found["harm"]
     assert isinstance(errors, dict)
     assert isinstance(powers, list)
@@ -201,6 +202,42 @@ def test_the_simulation_would_see_a_gate_that_errs_and_a_gain_that_is_one() -> N
 def test_a_challenger_that_does_no_harm_is_not_stopped_at_once() -> None:
     ended = harm_ladder.climb(0.5, 0.3, np.random.default_rng(0))
     assert not ended.is_stopped
+
+
+def test_late_failures_flatter_only_a_gate_that_does_not_wait() -> None:
+    played = hard_canaries.late_failures(np.random.default_rng(0))
+    closed, arrived = played.closed(10_000), played.arrived(10_000)
+    assert closed.n_decisions < 10_000
+    assert arrived.n_decisions < 10_000
+    whole = played.log.harms["failure"][: closed.n_decisions]
+    np.testing.assert_array_equal(closed.harms["failure"], whole)
+    mine = arrived.is_challenger
+    assert arrived.harms["failure"][mine].mean() < arrived.harms["failure"][~mine].mean()
+
+
+def test_where_the_truth_is_known_a_verdict_is_right_or_none(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        gate_truth,
+        "worlds",
+        lambda folder, **_: [ope_worlds.frugalml_population(ope_worlds.find_frugalml(folder)[0], 1, seed=0)],
+    )
+    assert gate_truth.main(["--quick", "--data", str(data)]) == 0
+    found = last_line(capsys.readouterr().out)
+    assert found["judged"] == 6
+    assert found["equal"] == 3
+
+
+def test_an_equal_challenger_prefers_others_and_gains_nothing(data: Path) -> None:
+    world = ope_worlds.frugalml_population(ope_worlds.find_frugalml(data)[0], 1, seed=0)
+    kinds = {kind: (own, other) for kind, own, other in gate_truth.pairs(world, 1, np.random.default_rng(0))}
+    own, other = kinds["equal"]
+    assert not np.array_equal(own, other)
+    assert ((other - own) * world.reward).sum() == pytest.approx(0.0, abs=1e-9)
+    judged = gate_truth.Judged(world="w", kind="equal", truth=0.0, state="promote", reason="the gain is above 0")
+    assert judged.is_decided
+    assert not judged.is_right
 
 
 def test_the_upper_bound_is_exact() -> None:

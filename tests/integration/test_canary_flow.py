@@ -10,7 +10,7 @@ import pytest
 from features import ingestion
 from features.clock import ReplayClock
 from features.records import Decision, Outcome
-from flows import canary, retrain, shadow
+from flows import canary, demote, retrain, shadow
 from flows import settings as environment
 from flows.wiring import Wiring
 from models import router
@@ -201,6 +201,20 @@ def test_a_slow_and_a_dear_challenger_are_rolled_back(begun: Callable[..., Canar
     assert "cost rises by more than 0.05" in str(ended["reasons"])
 
 
+def test_nothing_wins_that_a_destination_cannot_take(begun: Callable[..., Canary]) -> None:
+    live = begun()
+    text = live.wired.settings.config_path.read_text()
+    text = text.replace("[destinations.bank]\n", "[destinations.bank]\ncapacity_per_hour = 2.0\n")
+    live.wired = home_of(live.wired.settings.home, text, at=live.wired.now)
+    told = live.step(live.play(900))  # 60 events an hour, about half of them for the bank
+    assert told["state"] == "held"
+    assert "at 100 % destination bank gets" in str(told["overload"])
+    assert live.wired.live("orders").canary == live.digest
+    text = text.replace("capacity_per_hour = 2.0", "capacity_per_hour = 2000.0")
+    wired = home_of(live.wired.settings.home, text, at=live.wired.now)
+    assert canary.act(wired, "orders", canary.look(wired, "orders"), dry_run=False)["state"] == "promote"
+
+
 def test_a_shadow_is_observed_first_and_told_what_it_would_have_brought(
     tmp_path: Path, tiny_text: str, fitted: Path, play: Play
 ) -> None:
@@ -232,3 +246,35 @@ def test_a_shadow_that_nobody_approved_is_left_alone(tmp_path: Path, tiny_text: 
     digest = wired.store.put(fitted)
     wired.append(transitions.release_shadow, stream="orders", digest=digest, reason="a look", evidence={})
     assert shadow.approved(wired, "orders") is None
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_p17_a_champion_that_fails_gives_its_stream_back_to_the_static_routes(
+    begun: Callable[..., Canary], play: Play, *, dry_run: bool
+) -> None:
+    live = begun("[streams.orders.demotion]\nmax_failure_rate = 0.5\nwindow_hours = 1000.0\n")
+    wired = live.wired
+    wired.append(transitions.promote, stream="orders", reason="for the test", evidence={})
+    view = StreamView(mode="on", generation=wired.generation, champion=live.model)
+    told = play(wired.configuration, 300, view=view, begin=wired.now, seed=1)
+    take_in(wired, told, "good")
+    assert demote.find_faults(wired, "orders") == ()
+    told = play(wired.configuration, 300, view=view, begin=wired.now, seed=2)
+    take_in(wired, [(made, msgspec.structs.replace(outcome, success=False)) for made, outcome in told], "bad")
+    found = demote.find_faults(wired, "orders")
+    assert "fails too often" in found[0]
+    before = wired.generation
+    ended = demote.act(wired, "orders", found, dry_run=dry_run)
+    assert (ended["state"], wired.generation - before) == ("demoted", 0 if dry_run else 1)
+    assert (wired.live("orders").champion is None) is not dry_run
+    if not dry_run:
+        assert canary.cools_until(wired, "orders") is not None
+        assert demote.find_faults(wired, "orders") == ()
+
+
+def test_a_champion_is_stale_once_its_data_are_too_old(begun: Callable[..., Canary]) -> None:
+    live = begun("[streams.orders.demotion]\nmax_age_hours = 2000.0\n")
+    live.wired.append(transitions.promote, stream="orders", reason="for the test", evidence={})
+    assert demote.find_faults(live.wired, "orders") == ()
+    live.wired.clock.advance(live.wired.now + timedelta(hours=2_000))  # type: ignore[attr-defined]  # a ReplayClock
+    assert demote.find_faults(live.wired, "orders")[0].startswith("stale")

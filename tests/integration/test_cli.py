@@ -16,7 +16,7 @@ from cyclopts import App
 from flows import cli, components, settings
 from flows.cli import telling
 
-NOTHING_TO_CHANGE = {"serve", "status", "history", "verify", "drift"}
+NOTHING_TO_CHANGE = {"audit", "serve", "status", "history", "verify", "drift"}
 
 
 @pytest.fixture(autouse=True)
@@ -179,3 +179,62 @@ def test_the_demo_does_not_empty_a_folder_that_is_not_its_own(
 def test_a_refused_report_fails_the_command_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     assert telling.report({"state": "refused", "reasons": ("stale", "unsigned")}) == 1
     assert capsys.readouterr().out == "state: refused\nreasons: stale; unsigned\n"
+
+
+def write_configuration(home: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    home.mkdir(exist_ok=True)
+    (home / "turnout.toml").write_text(text)
+    monkeypatch.setenv("TURNOUT_CONFIG", str(home / "turnout.toml"))
+
+
+def test_a_pause_is_tried_first_recorded_shown_and_lifted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_configuration(tmp_path / "home", monkeypatch, tiny_text)
+
+    assert run("pause", "orders", "--reason", "stocktaking", "--actor", "ann", "--dry-run") == 0
+    assert '"action": "pause"' in capsys.readouterr().out
+    assert not (tmp_path / "home" / "ledger").exists()
+    assert run("pause", "orders", "--reason", "stocktaking", "--actor", "ann") == 0
+    assert run("pause", "orders", "--reason", "again") == 1
+    assert "paused by ann: stocktaking" in capsys.readouterr().err
+    assert run("pause", "orders", "--reason", "done", "--lift") == 0
+    capsys.readouterr()
+    assert run("history") == 0
+    told = capsys.readouterr().out
+    assert [word in told for word in ("pause", "resume", "stocktaking", "orders", "ann")] == [True] * 5
+
+
+def test_a_revocation_is_recorded_for_good(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_configuration(tmp_path / "home", monkeypatch, tiny_text)
+    assert run("revoke", "a" * 64, "--reason", "leaks names") == 0
+    assert run("revoke", "a" * 64, "--reason", "again") == 1
+    assert "revoked" in capsys.readouterr().err
+
+
+def test_a_ledger_goes_on_above_what_a_shim_served(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_configuration(tmp_path / "home", monkeypatch, tiny_text)
+    monkeypatch.setenv("TURNOUT_SHIMS", "http://127.0.0.1:9")
+    assert run("revoke", "a" * 64, "--reason", "before the loss") == 0
+    (tmp_path / "served.json").write_text(f'{{"generation": 7, "head": "{"b" * 64}"}}')
+
+    assert run("ledger", "restore", "--reason", "disk lost", "--state-file", str(tmp_path / "served.json")) == 0
+    assert "generation: 8" in capsys.readouterr().out
+    assert run("ledger", "restore", "--reason", "nothing known") == 1
+    assert "give --state-file" in capsys.readouterr().err
+
+
+def test_securing_without_the_administrators_password_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("registry", "secure", "--trainer", "ann") == 1
+    assert "set MLFLOW_AUTH_ADMIN_PASSWORD" in capsys.readouterr().err
+
+
+def test_an_audit_wants_an_event_or_a_decision(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("audit") == 1
+    assert "give an event's id, or --decision-id" in capsys.readouterr().err
+    assert run("audit", "order-1") == 1
+    assert "nothing was ingested yet" in capsys.readouterr().err

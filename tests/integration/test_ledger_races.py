@@ -17,7 +17,8 @@ from models.releases.transitions import Attribution
 
 REPOSITORY = Path(__file__).parents[2]
 BY = Attribution(actor="ada", reason="to begin", at=datetime(2026, 1, 1, tzinfo=UTC))
-N_LEDGERS, N_ROUNDS = 50, 20  # a thousand races, on chains short enough to be read a thousand times
+N_LEDGERS, N_ROUNDS = 100, 10  # a thousand races, on chains short enough to be read a thousand times
+N_DEATHS = 3  # of every point here; test_promotion_killed dies twenty times at each of a whole promotion
 
 # Each rival is a process of its own that prepares its entry, waits for the word, and says how it went.
 PROLOGUE = """
@@ -48,14 +49,21 @@ for line in sys.stdin:
     history = ledger.history()
     above = (history.generation + 5, "f" * 64)
     digest = f"{history.generation:063d}" + actor
-    entry = release(history, digest, actor) if kind == "append" else transitions.restore(history, above=above, by=by(actor))
+    if kind == "approve":
+        entry = transitions.start_canary(history, stream="flights", digest=digest, share=0.05, by=by(actor))
+    elif kind == "promote":
+        entry = transitions.promote(history, stream="flights", by=by(actor))
+    elif kind == "append":
+        entry = release(history, digest, actor)
+    else:
+        entry = transitions.restore(history, above=above, by=by(actor))
     print("ready", flush=True)
     sys.stdin.readline()
     try:
-        if kind == "append":
-            ledger.append(entry, expected_head=history.hash)
-        else:
+        if kind == "restore":
             ledger.restore(entry, above=above)
+        else:
+            ledger.append(entry, expected_head=history.hash)
         print("won", entry.generation, actor, flush=True)
     except LedgerConflictError as conflict:
         print("lost", conflict.generation, conflict.actor, flush=True)
@@ -128,24 +136,42 @@ def run_to_death(script: str, *arguments: str) -> None:
     assert died.returncode == -9
 
 
+def prepare(racing: Ledger, kind: str) -> None:
+    """Bring the stream to where an approval may begin a canary, or a promoter may crown it."""
+    history = racing.history()
+    held = history.stream("flights").canary
+    if kind == "approve" and held is not None:
+        racing.append(transitions.withdraw(history, stream="flights", by=BY), expected_head=history.hash)
+    if kind == "promote":
+        digest = f"{history.generation:064d}"
+        begun = transitions.start_canary(history, stream="flights", digest=digest, share=0.5, by=BY)
+        racing.append(begun, expected_head=history.hash)
+
+
 @pytest.mark.slow
-def test_of_two_appenders_with_one_head_exactly_one_wins_and_the_other_is_told_a_thousand_times(tmp_path: Path) -> None:
-    with Rival("1", "append") as one, Rival("2", "append") as two:
+@pytest.mark.parametrize("kind", ["approve", "promote"])
+def test_p02_r07_of_two_approvals_or_two_promoters_one_wins_and_the_other_is_told_a_thousand_times(
+    tmp_path: Path, kind: str
+) -> None:
+    with Rival("1", kind) as one, Rival("2", kind) as two:
         winners: set[str] = set()
         for number in range(N_LEDGERS):
-            root = tmp_path / str(number)
-            begin(root)
-            for generation in range(2, N_ROUNDS + 2):
-                lost, won = race((one, two), root)
+            racing = begin(tmp_path / str(number))
+            for _ in range(N_ROUNDS):
+                prepare(racing, kind)
+                generation = racing.generations()[-1] + 1
+                lost, won = race((one, two), tmp_path / str(number))
                 winner = won.split()[2]
                 assert won == f"won {generation} {winner}"
                 assert lost == f"lost {generation} {winner}"
+                assert racing.generations()[-1] == generation
                 winners.add(winner)
-            head = Ledger(root).verify().head
+            head = racing.verify().head
             assert head is not None
-            assert head.entry.generation == N_ROUNDS + 1
             assert head.entry.actor == winner
-            assert Ledger(root).sweep() == ()
+            release = head.entry.streams["flights"]
+            assert (release.canary is None) == (kind == "promote")
+            assert racing.sweep() == ()
     assert winners == {"1", "2"}  # or it was no race
 
 
@@ -162,9 +188,9 @@ def test_an_append_and_a_restore_never_fork_the_chain(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("point", ledger.FAILPOINTS)
-def test_an_append_killed_at_any_point_is_recorded_whole_or_not_there(tmp_path: Path, point: str) -> None:
+def test_p13_an_append_killed_at_any_point_is_recorded_whole_or_not_there(tmp_path: Path, point: str) -> None:
     survivor = begin(tmp_path)
-    for _ in range(3):
+    for _ in range(N_DEATHS):
         before = survivor.history()
         run_to_death(DYING_APPEND, str(tmp_path), point)
         after = survivor.verify()
@@ -178,7 +204,7 @@ def test_an_append_killed_at_any_point_is_recorded_whole_or_not_there(tmp_path: 
 
 
 @pytest.mark.parametrize("point", store.FAILPOINTS)
-def test_a_put_killed_at_any_point_leaves_the_release_whole_or_not_there(tmp_path: Path, point: str) -> None:
+def test_p13_a_put_killed_at_any_point_leaves_the_release_whole_or_not_there(tmp_path: Path, point: str) -> None:
     (tmp_path / "router").mkdir()
     (tmp_path / "router" / "model.txt").write_text("tree")
     digest = bundle.seal(tmp_path / "router", kind="router")

@@ -63,11 +63,13 @@ def press_promote(wired: Wiring, candidate: Version) -> Version:
     return wired.registry.version(promote.ROUTER, int(copied.version))
 
 
-def test_the_same_log_gives_the_same_digest(wired: Wiring, candidate: Version) -> None:
+def test_the_same_log_gives_the_same_digest_with_the_tables_of_every_booster(wired: Wiring, candidate: Version) -> None:
     source = wired.snapshot()
     rows = retrain.read_rows(wired, "orders", source)
     again = retrain.fit_candidate(wired, "orders", retrain.read_log(wired, "orders", source, rows))
     assert again.digest == candidate.tags["turnout.digest"]
+    boosters, tables = ({path.stem for path in again.folder.glob(kind)} for kind in ("*.txt", "*.masks"))
+    assert boosters == tables != set()
 
 
 def test_nothing_is_pending_before_anybody_approved(wired: Wiring, candidate: Version) -> None:

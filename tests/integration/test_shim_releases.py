@@ -13,7 +13,7 @@ import pytest
 
 from features import config
 from features.vector import CategoryColumn
-from models import fit, router
+from models import compiling, engine, fit, router
 from models.releases import bundle, transitions
 from models.releases.entry import Entry
 from models.releases.history import History
@@ -313,3 +313,64 @@ def test_s09_a_router_that_raises_on_predict_is_condemned_after_three_events(
     monkeypatch.undo()
     poll(application)
     assert decide(server.build(dataclasses.replace(home.settings)), "later")["reason"] == "static: no champion"
+
+
+def compiled(source: Path, target: Path, edit: Callable[[bytes], bytes] = bytes) -> str:
+    """Copy a bundle, make its tables, edit them, and seal it as the publisher does."""
+    shutil.copytree(source, target)
+    assert compiling.compile_router(target, router.read_card(target)) == {}
+    path = target / "success_probability_0.masks"
+    path.write_bytes(edit(path.read_bytes()))
+    return bundle.seal(target, kind="router")
+
+
+def served(application: Application) -> str:
+    response = application.handler.handle(Request("GET", "/metrics"))
+    return next(line for line in response.body.decode().splitlines() if line.startswith("turnout_engine{"))
+
+
+def test_tables_serve_where_they_are_and_decide_as_lightgbm_does(home: Home, trained: Path, tmp_path: Path) -> None:
+    application = server.build(home.settings)
+    told = []
+    for digest in (home.store.put(trained / "a"), compiled(trained / "a", tmp_path / "a")):
+        if (tmp_path / "a").exists() and digest not in home.store.digests():
+            home.store.put(tmp_path / "a")
+        generation = home.promote(digest)
+        poll(application)
+        answers = [decide(application, f"{generation}-{number}") for number in range(5)]
+        assert {answer["digest"] for answer in answers} == {digest}
+        told.append(served(application))
+    fastest = "c" if engine.is_compiled() else "numpy"
+    assert told == [
+        f'turnout_engine{{engine="{form}",role="champion",stream="orders"}} 1.0' for form in ("booster", fastest)
+    ]
+    rows = np.array([[0.1, np.nan, 0.0], [-3.0, 2.0, 1.0], [np.nan, np.nan, np.nan]])
+    by_tables, by_lightgbm = (router.load(folder).score_matrix(rows) for folder in (tmp_path / "a", trained / "a"))
+    assert by_tables.value.tobytes() == by_lightgbm.value.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda data: data[:-1], "would end at byte|expected"),
+        (lambda data: data[:24] + b"\xff" + data[25:], "reads 255 features"),
+        (lambda data: data[: 24 + 80 + 24] + b"\x01\x01" + data[24 + 80 + 26 :], "outside|by LightGBM"),
+        (lambda data: data[:-4_000] + b"\0" * 4_000, "golden row"),
+    ],
+    ids=["cut", "head", "column", "masks"],
+)
+def test_edited_tables_are_refused_in_the_child_and_the_last_good_release_stays(
+    home: Home, trained: Path, tmp_path: Path, edit: Callable[[bytes], bytes], words: str
+) -> None:
+    digest = home.store.put(trained / "a")
+    home.promote(digest)
+    application = server.build(home.settings)
+    poll(application)
+    bad = compiled(trained / "b", tmp_path / "bad", edit)
+    home.store.put(tmp_path / "bad")
+    home.promote(bad)
+    poll(application)
+    assert decide(application, "e1")["digest"] == digest
+    told = problems(application)
+    assert bad[:12] in told
+    assert any(word in told for word in words.split("|")), told

@@ -1,8 +1,10 @@
 """What the stack is made of, and what keeps it from starting; the real servers are started in tests/e2e."""
 
 import asyncio
+import configparser
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from features import jetstream
 from features.jetstream import NatsError
 from flows import components, stack
+from flows import settings as environment
 from flows.components import Ports
 from flows.settings import Settings
 from flows.stack import Stack, StackError
@@ -129,6 +132,53 @@ def test_flows_of_the_stack_call_its_own_shim(settings: Settings) -> None:
     assert Stack(settings, ports=PORTS).settings.shim_urls == ("http://127.0.0.1:3",)
 
 
+def test_an_mlflow_that_knows_its_users_runs_our_app_and_keeps_the_administrators_password_to_itself(
+    settings: Settings,
+) -> None:
+    known = replace(settings, mlflow_auth=True, mlflow_admin=("root", "a-long-password-9"))
+
+    server = components.mlflow_server(known, PORTS, {})
+    assert server.command[server.command.index("--app-name") + 1] == "turnout"
+    assert server.environment["MLFLOW_AUTH_ADMIN_USERNAME"] == "root"
+    assert server.environment["MLFLOW_BASIC_AUTH_FAIL_CLOSED"] == "true"
+    flows = components.flow_environment(known, PORTS)
+    assert flows["TURNOUT_MLFLOW_AUTH"] == "true"
+    assert "a-long-password-9" not in " ".join([*flows.values(), repr(known), components.auth_config(known)])
+
+
+def test_an_mlflow_without_users_asks_for_none(settings: Settings) -> None:
+    server = components.mlflow_server(settings, PORTS, {})
+
+    assert "--app-name" not in server.command
+    assert components.flow_environment(settings, PORTS)["TURNOUT_MLFLOW_AUTH"] == "false"
+
+
+def test_users_cannot_be_made_without_the_administrators_password(settings: Settings) -> None:
+    with (
+        pytest.raises(StackError, match="set MLFLOW_AUTH_ADMIN_PASSWORD"),
+        Stack(replace(settings, mlflow_auth=True), components=("mlflow",), ports=Ports(mlflow=0)),
+    ):
+        pass
+
+
+def test_a_home_with_a_percent_sign_is_read_back_as_it_is(settings: Settings, tmp_path: Path) -> None:
+    odd = replace(settings, home=tmp_path / "50%home")
+    parser = configparser.ConfigParser()
+    parser.read_string(components.auth_config(odd))
+
+    assert parser["mlflow"]["database_uri"] == f"sqlite:///{odd.home}/mlflow/users.db"
+
+
+@pytest.mark.parametrize(("uri", "knows"), [("sqlite:///mlflow.db", False), ("http://mlflow.example", True)])
+def test_only_a_server_can_know_its_users(settings: Settings, uri: str, knows: bool) -> None:  # noqa: FBT001 - a table's column
+    assert replace(settings, mlflow_auth=True, tracking_uri=uri).knows_approvers is knows
+
+
+def test_a_setting_that_is_neither_true_nor_false_is_refused() -> None:
+    with pytest.raises(ValueError, match="TURNOUT_MLFLOW_AUTH must be true or false, got 'yes'"):
+        environment.read({"TURNOUT_MLFLOW_AUTH": "yes"})
+
+
 def test_a_broker_is_part_of_the_stack_where_it_is_asked_for(settings: Settings) -> None:
     ports = Ports(mlflow=1, prefect=2, shim=3, nats=4, nats_monitor=5)
     without, with_one = Stack(settings, ports=ports), Stack(settings, components=("shim", "nats"), ports=ports)
@@ -141,6 +191,8 @@ def test_a_broker_is_part_of_the_stack_where_it_is_asked_for(settings: Settings)
         str(settings.spool_path),
         "nats://127.0.0.1:4/TURNOUT_OUTCOMES",
     )
+    secret = replace(settings, nats_url="nats://ann:secret@10.0.0.1:4222")
+    assert "secret" not in f"{secret} {components.flow_environment(secret, ports)}"
     command = components.nats_server(settings.home / "nats", ports, {}).command
     assert command[command.index("-a") + 1] == "127.0.0.1"
     assert str(settings.home) in " ".join(command)

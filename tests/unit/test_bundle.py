@@ -133,6 +133,25 @@ def test_a_pickle_or_other_bytes_under_a_text_files_name_are_refused(tmp_path: P
         bundle.seal(folder, kind="router")
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80\x04K\x01.", b"PK\x03\x04", b"turnout leaf masks 2\n\0\0\0", b"\0" * 64]
+)
+def test_a_pickle_or_other_bytes_under_a_tables_name_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.masks").write_bytes(content)
+    with pytest.raises(ForeignFileError, match=r"model\.masks: expected tables of numbers"):
+        bundle.seal(tmp_path, kind="router")
+
+
+def test_tables_are_sealed_and_an_edit_in_them_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "model.masks"
+    path.write_bytes(bundle.TABLES_MAGIC + bytes(range(256)) * 8_192)  # longer than one reading
+    digest = bundle.seal(tmp_path, kind="router")
+    assert "model.masks" in bundle.verify(tmp_path, digest).files
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(FileMismatchError, match=r"model\.masks"):
+        bundle.verify(tmp_path, digest)
+
+
 def test_text_that_is_cut_by_the_read_buffer_is_still_text(tmp_path: Path) -> None:
     folder = write(tmp_path / "router", {"model.txt": b"x" + "ü".encode() * (1 << 20)})
     assert bundle.verify(folder, bundle.seal(folder, kind="router"))
@@ -159,7 +178,7 @@ def test_a_link_that_takes_a_files_place_after_the_look_is_not_followed(tmp_path
     (tmp_path / "secret.txt").write_bytes(b"tree")
     (tmp_path / "model.txt").symlink_to(tmp_path / "secret.txt")
     with pytest.raises(OSError, match="symbolic links"):
-        bundle._hash_text(tmp_path / "model.txt", Limits())
+        bundle._hash_file(tmp_path / "model.txt", Limits())
 
 
 def test_a_linked_and_an_absent_folder_are_refused(sealed: tuple[Path, str], tmp_path: Path) -> None:

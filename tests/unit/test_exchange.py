@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from features import config, spool
@@ -25,6 +26,7 @@ from serving.settings import Durability, Settings
 from serving.shim import Shim
 from serving.view import ReleaseView
 
+WRITE = os.write
 JSON = {"content-type": "application/json"}
 PLAN = Plan.of(
     config.parse("""
@@ -215,6 +217,26 @@ def test_i11_a_full_disk_turns_a_whole_turns_answers_static_and_refuses_its_outc
         assert len(records(tmp_path)) == 1
 
     at_desk(tmp_path, act, durability=durability)
+
+
+def test_nothing_is_owed_twice_for_what_had_to_be_answered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(desk: Desk) -> None:
+        debts, handle = desk.shim.debts, desk.exchange.handler.handle
+
+        def charge(request: Request) -> Response:
+            debts.set("orders", "c0ffee", np.array([debts.of("orders").get("c0ffee", np.zeros(1))[0] + 1.0]))
+            return handle(request)
+
+        monkeypatch.setattr(desk.exchange.handler, "handle", charge)
+        for n_charged, write in enumerate((WRITE, refuse), start=1):
+            monkeypatch.setattr(os, "write", write)
+            desk.ask(n_charged)
+            await asyncio.sleep(0)
+            assert debts.of("orders")["c0ffee"] == [n_charged]
+
+    at_desk(tmp_path, act)
 
 
 def test_i12_a_write_in_doubt_is_repeated_in_a_fresh_segment_and_counts_once(

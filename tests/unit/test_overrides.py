@@ -98,12 +98,12 @@ def test_what_could_not_be_written_down_is_not_undone_by_reading_again(
 ) -> None:
     journal = OverrideJournal(tmp_path / "journal")
     journal.set(Override(kind="stop", actor="ada", reason="drill", created_at=AT))
-    monkeypatch.setattr("os.fsync", _refuse)
+    monkeypatch.setattr(Path, "open", _refuse)
     journal.clear("stop", None, actor="bob", reason="over", at=AT)
     monkeypatch.undo()
     journal.refresh()
     assert journal.in_force(AT) == []
 
 
-def _refuse(_: int) -> None:
+def _refuse(*_: object) -> None:
     raise OSError(28, "No space left on device")

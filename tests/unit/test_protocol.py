@@ -165,6 +165,21 @@ def test_pipelined_requests_are_answered_in_their_order_however_they_are_cut(loo
     assert dict(served.requests[0].headers) == {"host": "x", "authorization": "t"}
 
 
+def test_a_known_head_waits_for_its_body() -> None:
+    async def talk(wire: Wire) -> None:
+        for cut in (0, -2, -4, -8):
+            request = post("/2", b"body")
+            for part in (request[:cut], request[cut:]) if cut else (request,):
+                wire.send(part)
+                await asyncio.sleep(0.01)
+            assert (await wire.answer())[2] == b"body"
+            assert wire.connections
+            (connection,) = wire.connections
+            assert len(connection._replies.heads) == 1
+
+    exchange(talk)
+
+
 @settings(max_examples=60)
 @given(data=st.data())
 def test_a_head_seen_before_means_what_it_meant(data: st.DataObject) -> None:
@@ -186,17 +201,13 @@ def test_a_head_seen_before_means_what_it_meant(data: st.DataObject) -> None:
     pieces = [content[a:b] for a, b in zip([0, *cuts], [*cuts, len(content)], strict=True)]
 
     async def talk(wire: Wire) -> None:
-        for size in (1, len(content) + 1):  # a byte at a time no head comes as a whole; then all are learnt, and known
-            for at in range(0, len(content), size):
-                wire.send(content[at : at + size])
-                await asyncio.sleep(0)
+        # A byte at a time no head comes as a whole; one by one all are learnt; then they are known.
+        for parts in ([content[at : at + 1] for at in range(len(content))], stream, pieces):
+            for part in parts:
+                wire.send(part)
+                await asyncio.sleep(0 if len(part) == 1 else 0.001)
             for request in stream:
                 await wire.answer(headless=request.startswith(b"HEAD"))
-        for piece in pieces:
-            wire.send(piece)
-            await asyncio.sleep(0.001)
-        for request in stream:
-            await wire.answer(headless=request.startswith(b"HEAD"))
 
     served = exchange(talk, Limits(), loop="asyncio").requests
     n = len(served) // 3
@@ -299,6 +310,18 @@ def test_a_connection_ends_when_its_client_says_so_and_not_before_all_is_answere
         wire.send(get("/1") + last)
         told = [await wire.answer() for _ in range(2)]
         assert [headers.get("connection") for _, headers, _ in told] == [None, "close"]
+        assert await wire.is_cut()
+
+    exchange(talk)
+
+
+def test_an_answer_does_not_end_a_connection_whose_last_request_is_still_coming() -> None:
+    async def talk(wire: Wire) -> None:
+        last = post("/2", b"late", "connection: close")
+        wire.send(get("/1") + last[:-2])
+        assert (await wire.answer())[2] == b"/1"
+        wire.send(last[-2:])
+        assert (await wire.answer())[2] == b"late"
         assert await wire.is_cut()
 
     exchange(talk)

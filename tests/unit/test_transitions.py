@@ -325,3 +325,104 @@ def test_any_sequence_of_steps_is_a_history_that_the_rules_accept(steps: list[tu
         history = after
         chain += [history.head] if history.head else []
     assert histories.fold(chain) == history
+
+
+def pause(past: History) -> Entry:
+    return transitions.pause(past, stream="flights", by=BY)
+
+
+def resume(past: History) -> Entry:
+    return transitions.resume(past, stream="flights", by=BY)
+
+
+def reject(digest: str) -> Step:
+    return lambda past: transitions.reject(past, digest=digest, by=BY)
+
+
+def readmit(digest: str) -> Step:
+    return lambda past: transitions.readmit(past, digest=digest, by=BY)
+
+
+def test_a_pause_releases_nothing_and_keeps_the_canarys_share() -> None:
+    running, paused = play(canary(A, 0.25)), play(canary(A, 0.25), pause)
+    assert paused.streams == running.streams
+    assert set(paused.paused) == {"flights"}
+    assert play(canary(A, 0.25), pause, resume).paused == {}
+
+
+@pytest.mark.parametrize("step", [advance(0.5), promote, pause])
+def test_a_paused_canary_neither_climbs_nor_wins(step: Step) -> None:
+    with pytest.raises(TransitionError, match="'flights' was paused by ada: because"):
+        step(play(canary(A), pause))
+
+
+@pytest.mark.parametrize("step", [withdraw, rollback(None)])
+def test_what_is_paused_can_still_be_taken_back(step: Step) -> None:
+    after = play(canary(A), promote, canary(B), pause, step)
+    assert after.stream("flights").canary is None
+    assert set(after.paused) == {"flights"}
+
+
+def test_no_canary_begins_while_its_stream_is_paused() -> None:
+    with pytest.raises(TransitionError, match="paused"):
+        canary(A)(play(pause))
+
+
+@pytest.mark.parametrize(
+    ("before", "forged", "remark", "words"),
+    [
+        (play(canary(A)), promote, pause, "paused"),
+        (play(canary(A)), advance(0.5), pause, "paused"),
+        (play(), canary(A), pause, "paused"),
+        (play(), canary(A), reject(A), "was rejected"),
+    ],
+    ids=["a promotion", "a climb", "a beginning", "a rejected beginning"],
+)
+def test_the_rules_hold_against_a_step_that_was_made_before_the_remark(
+    before: History, forged: Step, remark: Step, words: str
+) -> None:
+    late, after = forged(before), record(before, remark(before))
+    late = msgspec.structs.replace(late, generation=after.generation + 1, previous=after.hash)
+    with pytest.raises(RuleBrokenError, match=words):
+        rules.check(late, after)
+
+
+def test_only_what_is_paused_is_resumed_and_only_what_is_known_paused() -> None:
+    with pytest.raises(TransitionError, match="not paused"):
+        resume(play())
+    with pytest.raises(TransitionError, match="knows no stream 'trains'"):
+        transitions.pause(play(), stream="trains", by=BY)
+
+
+def test_what_was_rejected_never_becomes_a_canary_until_it_is_readmitted() -> None:
+    with pytest.raises(TransitionError, match=f"{A} was rejected by ada: because"):
+        canary(A)(play(reject(A)))
+    with pytest.raises(RuleBrokenError, match="was rejected"):
+        play(reject(C), lambda past: transitions.release_model(past, name="forecaster", digest=C, by=BY))
+    assert play(reject(A), readmit(A), canary(A)).stream("flights").canary == A
+
+
+def test_what_is_in_force_is_not_rejected_but_rolled_back_or_revoked() -> None:
+    with pytest.raises(TransitionError, match="is in force: roll it back, or revoke it"):
+        reject(A)(play(canary(A)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"subject": msgspec.UNSET}, "have a subject"),
+        ({"subject": "trains"}, "no such stream"),
+        ({"streams": {"flights": StreamRelease(mode="off")}}, "releases nothing"),
+        ({"action": "resume"}, "not so already"),
+        ({"action": "mode"}, "have a subject and nothing else does"),
+        ({"action": "reject"}, "no such stream or digest"),
+    ],
+)
+def test_a_forged_pause_is_refused(changes: dict[str, object], words: str) -> None:
+    before = play()
+    with pytest.raises(RuleBrokenError, match=words):
+        rules.check(msgspec.structs.replace(pause(before), **changes), before)
+
+
+def test_an_entry_without_a_subject_keeps_the_bytes_that_it_had_before_there_were_any() -> None:
+    assert b"subject" not in entries.encode(transitions.genesis(streams={"flights": "observe"}, by=BY))

@@ -51,6 +51,8 @@ def test_a_version_without_tags_is_refused_for_every_reason_at_once() -> None:
         ({}, {"baseline": "d0"}, "it was judged against static, live is d0"),
         ({"approver": ""}, {}, "nobody approved it"),
         ({}, {"revoked": ("d1",)}, "d1 is revoked"),
+        ({}, {"rejected": "it was rejected by eve: too few nights"}, "it was rejected by eve: too few nights"),
+        ({"registered_by": "bob", "approver": "bob"}, {}, "bob is its author"),
         ({"approver": "ada"}, {}, "ada is its author"),
         ({"approver": "ada", "author": "unverified:ada"}, {}, "ada is its author"),
         ({"approver": trust.ANONYMOUS}, {}, "nobody can tell who approved it"),

@@ -112,7 +112,7 @@ def test_i10_killed_between_commit_and_acknowledgement_everything_counts_once(
     )
     path = tmp_path / "warehouse.duckdb"
     source = f"{nats_server.url}/TURNOUT_OUTCOMES"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run([sys.executable, "-c", first, source, str(path), tiny_text], env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
     warehouse = Warehouse(path)
