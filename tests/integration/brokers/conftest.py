@@ -62,9 +62,9 @@ class NatsServer:
 class NatsShim:
     """One shim on its own home and port."""
 
-    def __init__(self, folder: Path, url: str, **environment: str) -> None:
+    def __init__(self, folder: Path, url: str, configuration: str = CONFIGURATION, **environment: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "turnout.toml").write_text(CONFIGURATION)
+        (folder / "turnout.toml").write_text(configuration)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.home = folder / "home"
@@ -121,8 +121,8 @@ def start_shim(nats_server: NatsServer, tmp_path: Path) -> Iterator[Callable[...
     """Start shims of the server's, each called with a name and what its environment has besides."""
     shims: list[NatsShim] = []
 
-    def started(name: str = "shim", **environment: str) -> NatsShim:
-        shims.append(NatsShim(tmp_path / name, nats_server.url, **environment))
+    def started(name: str = "shim", **options: str) -> NatsShim:
+        shims.append(NatsShim(tmp_path / name, nats_server.url, **options))
         shims[-1].start()
         return shims[-1]
 
