@@ -52,6 +52,7 @@ EVENTS = Topic(name="TURNOUT_EVENTS", subjects=("turnout.events.>",))
 OUTCOMES = Topic(name="TURNOUT_OUTCOMES", subjects=("turnout.outcomes.>",))
 REFUSED = Topic(name="TURNOUT_REFUSED", subjects=("turnout.refused.>",), work=False)
 TOPICS = (EVENTS, OUTCOMES, REFUSED)
+RELEASED = "turnout.released"  # on which shims hear that the ledger has grown
 
 
 def shown(url: str) -> str:
@@ -114,6 +115,25 @@ async def ensure(connection: Connection, topics: Sequence[Topic] = TOPICS) -> No
                     max_bytes=topic.max_bytes,
                 )
             )
+
+
+def announce(url: str, subject: str, payload: bytes, *, patience_seconds: float = 2.0) -> bool:
+    """Publish to whoever listens right now, and tell whether the broker took it; never raises: it is a hint, and nothing rests on it."""
+
+    async def publish_once() -> None:
+        connection = await connect(url, name="turnout-announce", patience_seconds=patience_seconds)
+        try:
+            await connection.publish(subject, payload)
+            await connection.flush(timeout=2)
+        finally:
+            await connection.close()
+
+    try:
+        asyncio.run(publish_once())
+    except (BrokerError, NatsError, TimeoutError, OSError) as error:
+        _LOGGER.warning("%s was not announced: %s", subject, error)
+        return False
+    return True
 
 
 async def publish(connection: Connection, subject: str, payload: bytes, *, key: str = "") -> int:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -54,9 +54,10 @@ class NatsService:
     and is a problem document.
     """
 
-    def __init__(self, exchange: Exchange, url: str) -> None:
-        """Prepare to serve ``exchange`` on the broker at ``url``."""
+    def __init__(self, exchange: Exchange, url: str, *, wake: Callable[[], None] = lambda: None) -> None:
+        """Prepare to serve ``exchange`` on the broker at ``url``; ``wake`` is called when a release is announced there."""
         self._exchange = exchange
+        self._wake = wake
         self._url = url
         self._subscriptions: dict[str, Subscription] = {}
         self._connection: Connection | None = None
@@ -111,10 +112,15 @@ class NatsService:
                 pending_msgs_limit=_MAX_PENDING,
                 pending_bytes_limit=self._exchange.limits.max_bodies_bytes,
             )
+        await self._connection.subscribe(jetstream.RELEASED, cb=self._hear, pending_msgs_limit=_MAX_PENDING)
         while True:
             await self._replies_wait.wait()
             self._replies_wait.clear()
             await self._send()
+
+    async def _hear(self, _: Message) -> None:
+        """Look at the ledger now: what the message says is not believed."""
+        self._wake()
 
     async def _take(self, subject: str, message: Message) -> None:
         """Submit a message; the last of those that came together lets them all be decided, and written in one write."""

@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -158,7 +158,7 @@ class Listener:
         self._connections: set[HttpProtocol] = set()
         self._frames: set[FrameProtocol] = set()
         self._servers: list[asyncio.Server] = []
-        self._nats = _nats_service(self._exchange, self._settings.nats_url)
+        self._nats = _nats_service(self._exchange, self._settings.nats_url, parts.follower.wake)
 
     async def open(self) -> None:
         """Listen; several workers share one port."""
@@ -217,7 +217,7 @@ class Listener:
         return [*self._connections, *self._frames]
 
 
-def _nats_service(exchange: Exchange, url: str | None) -> "NatsService | None":
+def _nats_service(exchange: Exchange, url: str | None, wake: Callable[[], None]) -> "NatsService | None":
     """Return what answers over NATS, None where no broker is named.
 
     Raises
@@ -231,7 +231,7 @@ def _nats_service(exchange: Exchange, url: str | None) -> "NatsService | None":
         from serving.nats_service import NatsService  # noqa: PLC0415 - an extra, which most shims do without
     except ModuleNotFoundError as error:
         raise SettingsError(f"TURNOUT_NATS_URL is set, and {error.name} is not installed: turnout[nats]") from None
-    return NatsService(exchange, url)
+    return NatsService(exchange, url, wake=wake)
 
 
 def _bind(path: os.PathLike[str]) -> socket.socket:

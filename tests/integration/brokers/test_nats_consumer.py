@@ -281,3 +281,36 @@ def test_i18_the_broker_goes_away_under_load_and_every_event_is_served_all_the_s
     until(lambda: waiting(nats_server.url) == 0)
     end(consumer)
     assert all(len({destination for _, destination in told}) == 1 for told in consumers.dispatched().values())
+
+
+def test_s13_the_shim_is_killed_again_and_again_and_every_event_goes_somewhere_and_is_accounted_for(
+    nats_server: Any, start_shim: Callable[..., Any], toml: Path, tmp_path: Path
+) -> None:
+    shim = start_shim(configuration=CONFIGURATION)
+    consumers = Consumers(nats_server.url, toml, deadline_seconds=0.5)
+    running = [consumers.start(), consumers.start()]
+    n_events = 0
+    for _ in range(4):
+        publish(nats_server.url, [event(f"e{n_events + n}") for n in range(60)])
+        n_events += 60
+        until(lambda: len(consumers.dispatched()) > n_events - 40)  # noqa: B023 - it is asked within this round
+        shim.end(signal.SIGKILL)
+        publish(nats_server.url, [event(f"e{n_events + n}") for n in range(20)])
+        n_events += 20
+        until(lambda: len(consumers.dispatched()) > n_events - 10)  # noqa: B023 - as above
+        shim.start()
+    until(lambda: waiting(nats_server.url) == 0)
+    end(*running)
+    dispatched = consumers.dispatched()
+    assert len(dispatched) == n_events
+    warehouse = Warehouse(tmp_path / "warehouse.duckdb")
+    sources = [shim.home / "spool", f"{nats_server.url}/TURNOUT_OUTCOMES"]
+    ingestion.ingest(warehouse, sources, config.parse(CONFIGURATION), now=datetime.now(UTC))
+    with warehouse.transaction() as session:
+        known = {
+            table: set(session._connection.table(table).to_arrow_table()["decision_id"].to_pylist())
+            for table in ("decisions", "outcomes")
+        }
+    carried_out = {decision for told in dispatched.values() for decision, _ in told}
+    assert carried_out <= known["decisions"]
+    assert carried_out == known["outcomes"]

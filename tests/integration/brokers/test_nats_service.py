@@ -3,7 +3,10 @@
 import asyncio
 import json
 import signal
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
@@ -11,6 +14,9 @@ import pytest
 from features import jetstream
 from features.jetstream import Connection, Message, NatsError
 from features.records import Decision, Outcome
+from models.releases import transitions
+from models.releases.ledger import Ledger
+from models.releases.transitions import Attribution
 
 Start = Callable[..., Any]
 ASK_SECONDS = 2.0
@@ -170,3 +176,30 @@ def test_i18_the_broker_goes_and_comes_back_and_the_shim_serves_on(nats_server: 
         nats_server.start()
         assert asyncio.run(talk())[1]["repeated"]
     assert len(shim.records()) == 1
+
+
+def test_a_shim_that_hears_of_a_release_looks_at_the_ledger_at_once(nats_server: Any, start_shim: Start) -> None:
+    shim = start_shim(TURNOUT_POLL_SECONDS="600")
+    begun = transitions.genesis(
+        streams={"orders": "off"}, by=Attribution(actor="ada", reason="drill", at=datetime(2026, 1, 1, tzinfo=UTC))
+    )
+    Ledger(shim.home / "ledger").append(begun, expected_head="")
+
+    def generation() -> int:
+        connection = HTTPConnection("127.0.0.1", shim.port, timeout=10)
+        connection.request("GET", "/status")
+        told = json.loads(connection.getresponse().read())
+        connection.close()
+        return int(told["generation"])
+
+    assert generation() == 0
+    give_up_at = time.monotonic() + 60
+    while generation() == 0:  # it may not have joined yet
+        assert time.monotonic() < give_up_at
+        assert jetstream.announce(nats_server.url, "turnout.released", b"1")
+        time.sleep(0.1)
+    assert generation() == begun.generation
+
+
+def test_what_cannot_be_announced_stops_nobody() -> None:
+    assert not jetstream.announce("nats://127.0.0.1:9", "turnout.released", b"1", patience_seconds=0.3)
