@@ -75,7 +75,14 @@ def test_what_the_shim_decides_is_ingested_by_the_worker(stack: Stack) -> None:
     assert call("POST", f"{stack.urls['shim']}/v1/decisions", body={"event": event}).ok
     api = f"{stack.urls['prefect']}/api/deployments"
     deployment = call("GET", f"{api}/name/ingest/scheduled").document["id"]
-    begun = call("POST", f"{api}/{deployment}/create_flow_run", body={}).document["id"]
+
+    def begin() -> str | None:  # a busy server may refuse: its database is locked
+        asked: str | None = call(
+            "POST", f"{api}/{deployment}/create_flow_run", body={}, timeout_seconds=30
+        ).document.get("id")
+        return asked
+
+    begun = eventually(begin, seconds=60)
 
     def ended() -> str | None:
         state: str = next(run["state_type"] for run in runs(stack) if run["id"] == begun)
