@@ -27,7 +27,7 @@ demo: $(STAMP) ## Replay a season of flights through the running system (FAST=1:
 	$(BIN)/turnout demo $(if $(FAST),--fast)
 
 test: $(STAMP) ## Run every test: unit, integration, end to end
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests/unit tests/e2e tests/integration
 
 check: $(STAMP) ## What must hold before a commit: lint, format, types, import contracts, unit tests
 	$(BIN)/ruff check .

@@ -27,7 +27,7 @@ from benchmarks import train_log
 from features import training_log
 from features.config import Stream
 from features.snapshot import Snapshot
-from models import boosting, comparison, fit
+from models import boosting, comparison, compiling, fit, router
 from models.booster import Booster
 from models.card import read_card
 from models.examples import Examples
@@ -72,8 +72,9 @@ def learn(folder: Path, as_of: datetime) -> dict[str, Any]:
     log = training_log.read(source, STREAM, configured, rows, as_of=as_of)
     lap("features")
     made = fit.learn(log.training, configured.features, folder / "router", _subject(configured), sample=log.sample)
+    compiling.compile_router(folder / "router", made.card)
     lap("fit")
-    comparison.compare(log.holdout, made, None)
+    comparison.compare(log.holdout, router.load(folder / "router"), None)
     lap("evaluation")
     return {"seconds": seconds, "bytes": _peak_bytes() - before, "n_examples": made.card.trained["n_examples"]}
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from flows import components
+from features.clock import SystemClock
+from flows import backlog, components
 from flows.calling import call
 from flows.components import HEARTBEAT_SECONDS, HOST, NotInstalledError, Ports
 from flows.settings import Settings
@@ -141,6 +142,7 @@ class Stack:
         if "prefect" in self._names:  # its part takes longest: MLflow comes up meanwhile
             self._supervisor.await_ready("prefect")
             self._install_zombie_automation()
+            backlog.thin(f"{self._ports.url('prefect')}/api", now=SystemClock().now())
         if "worker" in self._names:
             self._supervisor.start([components.prefect_worker(self._ports, environ)])
             self._supervisor.await_ready("worker")

@@ -28,10 +28,14 @@ def judge(comparison: Comparison, gate: Gate) -> OfflineVerdict:
             reasons.append(f"the failure rate rises by more than {gate.max_failure_rise:g}")
             return OfflineVerdict(state="failed", reasons=tuple(reasons))
     if reward.low > -gate.offline_margin:
-        return OfflineVerdict(state="passed", reasons=(*reasons, f"the lower bound is above -{gate.offline_margin:g}"))
+        return OfflineVerdict(
+            state="passed", reasons=(*reasons, f"the lower bound is above {0.0 - gate.offline_margin:g}")
+        )
     if reward.high < -gate.offline_margin:
-        return OfflineVerdict(state="failed", reasons=(*reasons, f"the upper bound is below -{gate.offline_margin:g}"))
-    return OfflineVerdict(state="inconclusive", reasons=(*reasons, f"the interval spans -{gate.offline_margin:g}"))
+        return OfflineVerdict(
+            state="failed", reasons=(*reasons, f"the upper bound is below {0.0 - gate.offline_margin:g}")
+        )
+    return OfflineVerdict(state="inconclusive", reasons=(*reasons, f"the interval spans {0.0 - gate.offline_margin:g}"))
 
 
 def judge_forecaster(evaluation: ForecastEvaluation) -> OfflineVerdict:

@@ -54,9 +54,8 @@ def main(options: Options) -> dict[str, Any]:
     (options.home / "turnout.toml").write_text(text, encoding="utf-8")
     _write_departures(whole, options.home / "departures.csv")
     settings = environment.read()
-    ports = Ports(
-        mlflow=0, prefect=0, shim=0, nats=0, nats_monitor=0
-    )  # any that are free: a demo must not stumble over what runs already
+    # Any that are free: a demo must not stumble over what runs already.
+    ports = Ports(mlflow=0, prefect=0, shim=0, nats=0, nats_monitor=0)
     parts: tuple[Name, ...] = ("mlflow", "prefect", "shim", *(("nats",) if options.broker == "nats" else ()))
     with Stack(settings, components=parts, ports=ports, replay=True) as stack:
         watch.seconds["stack"] = time.monotonic() - begun
@@ -73,6 +72,7 @@ def _set_environment(home: Path) -> None:
     os.environ["TURNOUT_HOME"] = str(home.absolute())
     os.environ["TURNOUT_CONFIG"] = str((home / "turnout.toml").absolute())
     os.environ["TURNOUT_REPLAY"] = "1"
+    os.environ.pop("TURNOUT_NATS_URL", None)  # a broker of one's own has nothing to do with it
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
 

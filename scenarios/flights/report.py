@@ -54,6 +54,11 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         f"promotion: {promotion['verdict']} after {promotion['decisions']:,} decisions, generation {promotion['generation']}; "
         f"lost records: {report['lost_records']}"
     )
+    planted = report["planted"]
+    console.print(
+        f"a router that forgot the promised times, planted: {planted['verdict']} after {planted['decisions']:,} decisions "
+        f"({planted['reason']})"
+    )
     console.print(
         f"forecast: WAPE {forecast['wape']:.3f}, same hour last week {forecast['wape_last_week']:.3f}; "
         f"P10 to P90 held {forecast['p10_p90_coverage']:.1%}"

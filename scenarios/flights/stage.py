@@ -15,7 +15,7 @@ from flows.ingest import ingest
 from flows.promote import promote, release
 from flows.retrain import retrain
 from flows.wiring import Wiring, wire
-from scenarios.flights import hindsight, past, report, world
+from scenarios.flights import hindsight, past, plant, report, world
 from scenarios.flights.broker import Broker
 from scenarios.flights.configuration import STREAM
 from scenarios.flights.parcels import Parcels, instants
@@ -25,6 +25,7 @@ from scenarios.flights.stopwatch import Stopwatch
 from scenarios.flights.world import World
 
 FOLLOW_SECONDS = 60.0
+PLANTED_AFTER = timedelta(days=60)  # of the live part: by then the good one has long climbed
 LATEST_OUTCOME = timedelta(days=2)  # the history's last outcomes become known after the live part has begun
 
 
@@ -66,9 +67,9 @@ class Stage:
             promote(STREAM, _iso(begins_at))
             self._await_shim()
         replay = Replay(parcels=Parcels(live_world), broker=self._broker())
-        promotion = self._replay(replay)
+        promotions = self._replay(replay)
         with self.watch.step("tally"):
-            return self._report(live_world, replay, promotion)
+            return self._report(live_world, replay, promotions)
 
     def _broker(self) -> Asking:
         if self.nats_url is None:
@@ -82,10 +83,14 @@ class Stage:
         folder = self.home / "past"
         return past.write(past_world, self.text, folder, on_progress=lambda n: self.progress.advance(task, n))
 
-    def _replay(self, replay: Replay) -> dict[str, Any]:
-        """Play the live part; look after the canary while there is one, and after the warehouse now and then."""
+    def _replay(self, replay: Replay) -> dict[str, dict[str, Any]]:
+        """Play the live part; look after a canary while there is one, and after the warehouse now and then.
+
+        Returns the last report of each canary: of the ``good`` one, and of the ``planted`` one that follows it.
+        """
         task = self.progress.add_task("September to December", total=replay.parcels.world.n_events)
-        promotion: dict[str, Any] = {}
+        seen: dict[str, dict[str, Any]] = {}
+        plant_at = replay.parcels.ready_at[0] + PLANTED_AFTER
         next_look = replay.parcels.ready_at[0] + self.look_every
         hours = replay.hours()
         while True:
@@ -94,25 +99,32 @@ class Stage:
             if at is None:
                 break
             self.progress.advance(task, n_parcels)
+            if at >= plant_at and self._is_settled() and "planted" not in seen:
+                seen["planted"] = {}
+                plant.begin_canary(wire(_iso(at)))
+                self._await_shim()
+                next_look = at + self.look_every
             if at >= next_look:
                 with self.watch.step("promote"):
-                    promotion, settled = self._care(at, promotion)
-                next_look = at + (self.care_every if settled else self.look_every)
+                    self._care(at, seen)
+                next_look = at + (self.care_every if self._is_settled() else self.look_every)
         with self.watch.step("replay"):
             last = replay.finish()
         with self.watch.step("ingest"):
             self._ingest([*self.wired.settings.outcome_sources], last)
-        return promotion
+        return seen
 
-    def _care(self, at: datetime, promotion: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Ingest, look at the canary if one is live, else refresh the forecast; return what was found and whether it is settled."""
+    def _is_settled(self) -> bool:
+        return self.wired.live(STREAM).canary is None
+
+    def _care(self, at: datetime, seen: dict[str, dict[str, Any]]) -> None:
+        """Ingest, look at the canary if one is live and keep what is found, else refresh the forecast."""
         self._ingest([*self.wired.settings.outcome_sources], at)
-        if self.wired.live(STREAM).canary is not None:
-            promotion = promote(STREAM, _iso(at))
-        else:
+        if self._is_settled():
             forecast(_iso(at), refresh=True)
+        else:
+            seen["planted" if "planted" in seen else "good"] = promote(STREAM, _iso(at))
         self._await_shim()
-        return promotion, self.wired.live(STREAM).canary is None
 
     def _ingest(self, sources: list[str], at: datetime) -> None:
         ingest(sources, as_of=_iso(at))
@@ -150,7 +162,7 @@ class Stage:
         """The wiring of this process, by the machine's clock."""
         return wire()
 
-    def _report(self, live_world: World, replay: Replay, promotion: Mapping[str, Any]) -> dict[str, Any]:
+    def _report(self, live_world: World, replay: Replay, seen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         choices = {
             "static": live_world.static_choice(),
             "earliest": live_world.earliest_choice(),
@@ -160,15 +172,22 @@ class Stage:
         }
         return {
             **report.policies(live_world, choices),
-            "promotion": {
-                "verdict": promotion["state"],
-                "decisions": promotion["n_decisions"],
-                "generation": promotion["generation"],
-            },
+            "promotion": _tell(seen["good"]),
+            "planted": _tell(seen["planted"]),
             "lost_records": hindsight.count_lost(self.wired, replay),
             "forecast": hindsight.judge_forecast(self.wired),
             "seconds": self.watch.seconds,
         }
+
+
+def _tell(last: Mapping[str, Any]) -> dict[str, Any]:
+    reasons = [str(reason) for reason in last["reasons"]]
+    return {
+        "verdict": last["state"],
+        "decisions": last["n_decisions"],
+        "generation": last["generation"],
+        "reason": reasons[0],
+    }
 
 
 def _iso(at: datetime) -> str:

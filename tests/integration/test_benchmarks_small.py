@@ -204,6 +204,12 @@ def test_a_challenger_that_does_no_harm_is_not_stopped_at_once() -> None:
     assert not ended.is_stopped
 
 
+def test_p10_an_equal_challenger_that_is_looked_at_all_the_time_is_rarely_promoted() -> None:
+    cell, rng = Cell(canary=0.5, disagreement=0.1, success=0.85), np.random.default_rng(0)
+    n_false = sum(np.isfinite(canaries.doubly_robust(cell, rng)) for _ in range(400))
+    assert n_false <= 32  # at a rate of 5 % more than 32 of 400 come once in four hundred such tests
+
+
 def test_late_failures_flatter_only_a_gate_that_does_not_wait() -> None:
     played = hard_canaries.late_failures(np.random.default_rng(0))
     closed, arrived = played.closed(10_000), played.arrived(10_000)

@@ -116,7 +116,7 @@ def worse(told: Told) -> list[tuple[Decision, Outcome]]:
     ]
 
 
-def test_p03_a_challenger_that_fails_is_rolled_back_and_the_next_one_waits_for_the_cool_down(
+def test_p03_p16_a_challenger_that_fails_is_rolled_back_and_the_next_one_waits_for_the_cool_down(
     begun: Callable[..., Canary],
 ) -> None:
     live = begun("cooldown_hours = 12.0\n")

@@ -188,7 +188,7 @@ def test_a_rare_harm_has_narrow_bounds() -> None:
     assert rise.low[-1] == pytest.approx(-1 / 0.9, abs=0.01)
 
 
-def test_a_lost_part_of_an_arm_blocks_promotion_and_alerts() -> None:
+def test_p11_a_lost_part_of_an_arm_blocks_promotion_and_alerts() -> None:
     log = draw_log(10_000, lift=0.2, loss=0.2)
     verdict = judge(log)
     assert verdict.state == "inconclusive"
