@@ -57,6 +57,8 @@ class Consumer:
                 n_failures += 1
                 _LOGGER.warning("no events: %s %s", type(error).__name__, error)
                 await asyncio.sleep(pause_seconds(n_failures))
+                if connection.is_closed:  # for good: it does not come back by itself
+                    connection, pull = await jetstream.connect(self.url, name=self.durable), None
                 continue
             await asyncio.gather(*(self._serve(connection, message) for message in messages))
         await connection.flush()

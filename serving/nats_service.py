@@ -1,14 +1,16 @@
 """The handler over NATS: request-reply in a queue group, with the limits, the log and the problem documents of HTTP."""
 
 import asyncio
+import contextlib
 import logging
+import random
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
 from features import jetstream
-from features.jetstream import Connection, Message, NatsError, Subscription
+from features.jetstream import BrokerError, Connection, Message, NatsError, Subscription
 from serving.exchange import Exchange
 from serving.handler import Request, Response
 from serving.problems import Problem
@@ -21,6 +23,7 @@ _PATHS: Mapping[str, str] = {DECIDE: "/v1/decisions", REPORT: "/v1/outcomes", AD
 _MAX_PENDING = 4_096  # messages held for one subject; beyond, the client drops them, and who asked hears nothing
 _JSON = {"content-type": "application/json"}
 _FIRST_ERROR = 400
+_LOOK_SECONDS = 1.0  # between two looks at whether the connection was closed
 _LOGGER = logging.getLogger("turnout.nats")
 
 
@@ -103,18 +106,33 @@ class NatsService:
             self._replies_wait.set()
 
     async def _serve(self) -> None:
-        self._connection = await jetstream.connect(self._url, name="turnout-shim")
+        """Be in the group for as long as the task lives, whatever the broker does."""
+        while True:
+            try:
+                self._connection = await jetstream.connect(self._url, name="turnout-shim")
+                await self._join(self._connection)
+                await self._answer(self._connection)
+            except (BrokerError, NatsError, OSError) as error:
+                _LOGGER.warning("not in the group: %s: %s", type(error).__name__, error)
+            await asyncio.sleep(jetstream.RETRY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+
+    async def _join(self, connection: Connection) -> None:
         for subject in _PATHS:
-            self._subscriptions[subject] = await self._connection.subscribe(
+            self._subscriptions[subject] = await connection.subscribe(
                 subject,
                 queue=QUEUE_GROUP,
                 cb=partial(self._take, subject),
                 pending_msgs_limit=_MAX_PENDING,
                 pending_bytes_limit=self._exchange.limits.max_bodies_bytes,
             )
-        await self._connection.subscribe(jetstream.RELEASED, cb=self._hear, pending_msgs_limit=_MAX_PENDING)
-        while True:
-            await self._replies_wait.wait()
+        await connection.subscribe(jetstream.RELEASED, cb=self._hear, pending_msgs_limit=_MAX_PENDING)
+
+    async def _answer(self, connection: Connection) -> None:
+        """Send what was not ready when its question was taken, until the connection is closed for good."""
+        while not connection.is_closed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._replies_wait.wait()
             self._replies_wait.clear()
             await self._send()
 

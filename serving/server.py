@@ -200,14 +200,17 @@ class Listener:
         loop = asyncio.get_running_loop()
         for server in self._servers:
             server.close()
-        if self._nats is not None:
-            await self._nats.drain(self._settings.limits.drain_seconds)
+        leaving = (
+            None if self._nats is None else loop.create_task(self._nats.drain(self._settings.limits.drain_seconds))
+        )
         give_up_at = loop.time() + self._settings.limits.drain_seconds
         await asyncio.sleep(_GRACE_SECONDS)
         while (open_ones := self._connected()) and loop.time() < give_up_at:
             for connection in open_ones:
                 connection.drain()
             await asyncio.sleep(0.02)
+        if leaving is not None:
+            await leaving
         self._exchange.close()
         for left in self._connected():
             left.abort()

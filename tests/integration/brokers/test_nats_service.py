@@ -7,16 +7,22 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.shim_bare import Echoing, Idle
 from features import jetstream
 from features.jetstream import Connection, Message, NatsError
 from features.records import Decision, Outcome
 from models.releases import transitions
 from models.releases.ledger import Ledger
 from models.releases.transitions import Attribution
+from serving.exchange import Exchange
+from serving.limits import Limits
+from serving.nats_service import NatsService
+from serving.recorder import Recorder
 
 Start = Callable[..., Any]
 ASK_SECONDS = 2.0
@@ -203,3 +209,35 @@ def test_a_shim_that_hears_of_a_release_looks_at_the_ledger_at_once(nats_server:
 
 def test_what_cannot_be_announced_stops_nobody() -> None:
     assert not jetstream.announce("nats://127.0.0.1:9", "turnout.released", b"1", patience_seconds=0.3)
+
+
+def test_a_connection_that_was_closed_for_good_is_made_anew(nats_server: Any, tmp_path: Path) -> None:
+    async def talk() -> list[bytes]:
+        idle = Idle(Recorder(tmp_path / "spool"))
+        service = NatsService(Exchange(Echoing(), idle, Limits()), nats_server.url)  # type: ignore[arg-type]  # as far as it needs them
+        service.start()
+        connection = await jetstream.connect(nats_server.url, name="test")
+        told = [await ask(connection, {"n": 1})]
+        assert service._connection
+        await service._connection.close()
+        told.append(await ask(connection, {"n": 2}))
+        await service.drain(5.0)
+        await connection.close()
+        return told
+
+    assert asyncio.run(talk()) == [(200, {"n": 1}), (200, {"n": 2})]
+
+
+@pytest.mark.parametrize("durability", ["batch", "async"])
+def test_answers_leave_as_the_durability_says(nats_server: Any, start_shim: Start, durability: str) -> None:
+    shim = start_shim(TURNOUT_DURABLE=durability)
+
+    async def talk() -> list[Any]:
+        connection = await jetstream.connect(nats_server.url, name="test")
+        told = await asyncio.gather(*(ask(connection, {"event": event(f"e{n}")}) for n in range(100)))
+        await connection.close()
+        return told
+
+    told = asyncio.run(talk())
+    assert shim.end(signal.SIGTERM) == 0
+    assert {document["decision_id"] for _, document in told} == {record.decision_id for record in shim.records()}
