@@ -3,6 +3,8 @@
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -241,3 +243,34 @@ def test_answers_leave_as_the_durability_says(nats_server: Any, start_shim: Star
     told = asyncio.run(talk())
     assert shim.end(signal.SIGTERM) == 0
     assert {document["decision_id"] for _, document in told} == {record.decision_id for record in shim.records()}
+
+
+def test_a_shim_without_a_broker_does_without_its_client_and_one_with_it_says_what_brings_it() -> None:
+    program = (
+        "import sys, serving.__main__, serving.client; assert 'nats' not in sys.modules\n"
+        "sys.modules['nats'] = None\n"
+        "from serving.server import _nats_service\n"
+        "_nats_service(None, 'nats://127.0.0.1:1', print)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].endswith("TURNOUT_NATS_URL is set, and nats is not installed: turnout[nats]")
+
+
+def test_s11_past_the_bound_on_requests_in_flight_others_are_told_to_come_back_and_nobody_hears_nothing(
+    nats_server: Any, tmp_path: Path
+) -> None:
+    async def talk() -> list[int]:
+        idle = Idle(Recorder(tmp_path / "spool"))
+        limits = Limits(max_in_flight=8)
+        service = NatsService(Exchange(Echoing(), idle, limits), nats_server.url)  # type: ignore[arg-type]  # as far as it needs them
+        service.start()
+        connection = await jetstream.connect(nats_server.url, name="test")
+        await ask(connection, {})
+        told = await asyncio.gather(*(ask(connection, {"n": n}) for n in range(1_000)))
+        await service.drain(5.0)
+        await connection.close()
+        return [status for status, _ in told]
+
+    statuses = asyncio.run(talk())
+    assert len(statuses) == 1_000
+    assert set(statuses) == {200, 503}
