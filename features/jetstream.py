@@ -1,11 +1,11 @@
-"""The one door to NATS: connections that come back by themselves, JetStream streams, and a stream's messages for code that does not await."""
+"""The one door to NATS: connections that come back by themselves, JetStream streams, and what a consumer takes from them."""
 
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Self
 from urllib.parse import urlsplit
 
 import nats
@@ -17,16 +17,12 @@ from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StreamCo
 from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
 
-__all__ = ["Connection", "Message", "NatsError", "Subscription"]
-
-T = TypeVar("T")
+__all__ = ["Connection", "Message", "NatsError", "NotFoundError", "Subscription"]
 
 CONNECT_SECONDS = 5.0
 RETRY_SECONDS = 1.0  # in the mean between two attempts to connect
 ACK_WAIT_SECONDS = 60.0  # after which what was taken and not acknowledged is delivered again
 FETCH_SECONDS = 0.5
-_FETCH_BYTES = 64 * 1024 * 1024  # that one fetch may bring at the most
-_MAX_FETCH = 256
 _MAX_UNACKNOWLEDGED = 50_000
 _LOGGER = logging.getLogger("turnout.nats")
 
@@ -182,98 +178,6 @@ class Pull:
         except TimeoutError:
             await self._subscription.consumer_info()
             return []
-
-
-class Queue:
-    """A stream's messages for code that does not await; one thread uses it, within its context."""
-
-    def __init__(self, url: str, stream: str, *, durable: str, patience_seconds: float = 10.0) -> None:
-        """Prepare; nothing is connected before the context is entered."""
-        self._url, self._stream, self._durable = url, stream, durable
-        self._patience_seconds = patience_seconds
-        self._runner = asyncio.Runner()
-        self._connection: Connection | None = None
-
-    def __enter__(self) -> Self:
-        """Connect.
-
-        Raises
-        ------
-        BrokerError
-            If the broker cannot be reached, or has no such stream.
-        """
-        try:
-            self._run(self._open())
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Disconnect; what was not acknowledged will be delivered again."""
-        if self._connection is not None:
-            self._runner.run(self._connection.close())
-        self._runner.close()
-
-    def n_waiting(self) -> int:
-        """Return how many messages wait, those included that somebody took and did not acknowledge."""
-        return self._run(self._pull.n_waiting())
-
-    def take(self, max_messages: int, max_bytes: int) -> list[Message]:
-        """Return what waits, bounded; none if nothing does.
-
-        Raises
-        ------
-        BrokerError
-            If the broker went away.
-        """
-        return self._run(self._take(max_messages, max_bytes))
-
-    def acknowledge(self, messages: Sequence[Message]) -> None:
-        """Say that ``messages`` are done with for good, and wait until the broker has heard.
-
-        Raises
-        ------
-        BrokerError
-            If it went away: some of them will be delivered again.
-        """
-        self._run(self._each(messages, lambda message: message.ack()))
-
-    def give_back(self, messages: Sequence[Message]) -> None:
-        """Let ``messages`` be delivered again at once. Raises as `acknowledge` does; they come in any case, if later."""
-        self._run(self._each(messages, lambda message: message.nak()))
-
-    async def _open(self) -> None:
-        self._connection = await connect(self._url, name=self._durable, patience_seconds=self._patience_seconds)
-        await ensure(self._connection, [topic for topic in TOPICS if topic.name == self._stream])
-        self._pull = await Pull.open(self._connection, self._stream, durable=self._durable)
-
-    async def _take(self, max_messages: int, max_bytes: int) -> list[Message]:
-        taken: list[Message] = []
-        n_bytes = 0
-        largest = self._connection.max_payload if self._connection else 1
-        while len(taken) < max_messages and n_bytes < max_bytes:
-            n_wanted = min(_MAX_FETCH, max_messages - len(taken), max(2, _FETCH_BYTES // largest))
-            fetched = await self._pull.fetch(n_wanted, seconds=FETCH_SECONDS)
-            taken += fetched
-            n_bytes += sum(len(message.data) for message in fetched)
-            if len(fetched) < n_wanted:
-                break
-        return taken
-
-    async def _each(self, messages: Sequence[Message], tell: Callable[[Message], Awaitable[None]]) -> None:
-        for message in messages:
-            await tell(message)
-        if self._connection is not None:
-            await self._connection.flush(timeout=10)
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            return self._runner.run(work)
-        except NotFoundError:
-            raise BrokerError(f"{shown(self._url)} has no stream {self._stream!r}") from None
-        except (NatsError, TimeoutError, OSError) as error:
-            raise BrokerError(f"{shown(self._url)}: {type(error).__name__}: {error}") from None
 
 
 def sequence(message: Message) -> int:

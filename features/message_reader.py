@@ -58,9 +58,9 @@ def read(address: Address, *, batch_rows: int = readers.DEFAULT_BATCH_ROWS) -> G
     BrokerError
         If the broker cannot be reached, or goes away; what was not acknowledged will be delivered again.
     """
-    from features import jetstream  # noqa: PLC0415 - an extra, which those who ingest files do without
+    from features.message_queue import Queue  # noqa: PLC0415 - an extra, which those who ingest files do without
 
-    with jetstream.Queue(address.url, address.stream, durable=DURABLE) as queue:
+    with Queue(address.url, address.stream, durable=DURABLE) as queue:
         n_left = queue.n_waiting()
         while n_left > 0 and (messages := queue.take(min(batch_rows, n_left), readers.BATCH_BYTES)):
             n_left -= len(messages)

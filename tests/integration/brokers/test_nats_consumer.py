@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from features import config, ingestion, jetstream
+from features.message_queue import Queue
 from features.randomness import uniform
 from features.records import Decision
 from features.vector import CategoryColumn
@@ -180,7 +181,7 @@ def publish(url: str, payloads: Sequence[bytes]) -> None:
 
 
 def waiting(url: str, stream: str = "TURNOUT_EVENTS", durable: str = "turnout-dispatch") -> int:
-    with jetstream.Queue(url, stream, durable=durable) as queue:
+    with Queue(url, stream, durable=durable) as queue:
         return queue.n_waiting()
 
 

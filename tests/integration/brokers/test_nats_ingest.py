@@ -17,6 +17,7 @@ import pytest
 from features import ingestion, jetstream, merging, message_reader
 from features.config import Configuration
 from features.jetstream import BrokerError
+from features.message_queue import Queue
 from features.records import Decision, Outcome
 from features.warehouse import Warehouse, WarehouseError
 
@@ -41,7 +42,7 @@ def publish(url: str, payloads: Sequence[bytes]) -> None:
 
 
 def waiting(url: str) -> int:
-    with jetstream.Queue(url, "TURNOUT_OUTCOMES", durable=message_reader.DURABLE) as queue:
+    with Queue(url, "TURNOUT_OUTCOMES", durable=message_reader.DURABLE) as queue:
         return queue.n_waiting()
 
 
@@ -92,12 +93,13 @@ import os, signal, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from features import config, ingestion, jetstream
+from features.message_queue import Queue
 from features.warehouse import Warehouse
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
-jetstream.Queue.acknowledge = die
+Queue.acknowledge = die
 source, path, text = sys.argv[1:]
 ingestion.ingest(Warehouse(Path(path)), [source], config.parse(text), now=datetime(2026, 1, 2, tzinfo=UTC), batch_rows=8)
 """
@@ -108,7 +110,7 @@ def test_i10_killed_between_commit_and_acknowledgement_everything_counts_once(
 ) -> None:
     publish(nats_server.url, payloads(play(tiny, 10)))
     first = textwrap.dedent(KILLED).replace(
-        "jetstream.Queue.ack", "jetstream.Pull.open.__kwdefaults__['ack_wait_seconds'] = 1.0\njetstream.Queue.ack"
+        "Queue.ack", "jetstream.Pull.open.__kwdefaults__['ack_wait_seconds'] = 1.0\nQueue.ack"
     )
     path = tmp_path / "warehouse.duckdb"
     source = f"{nats_server.url}/TURNOUT_OUTCOMES"
@@ -151,7 +153,7 @@ def test_i18_a_broker_that_goes_away_is_named_and_the_next_ingest_goes_on_where_
     assert counts(warehouse)["decisions"] == 15  # what was stored stays, acknowledged or not
     with (
         pytest.raises(BrokerError, match="cannot be reached"),
-        jetstream.Queue(nats_server.url, "TURNOUT_OUTCOMES", durable="x", patience_seconds=0.5),
+        Queue(nats_server.url, "TURNOUT_OUTCOMES", durable="x", patience_seconds=0.5),
     ):
         pass
     nats_server.start()
@@ -171,7 +173,7 @@ def test_no_password_reaches_the_warehouse_or_an_error() -> None:
     )
     with (
         pytest.raises(BrokerError) as refused,
-        jetstream.Queue(address.url, address.stream, durable="x", patience_seconds=0.5),
+        Queue(address.url, address.stream, durable="x", patience_seconds=0.5),
     ):
         pass
     assert "secret" not in str(refused.value)
