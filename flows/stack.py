@@ -26,13 +26,8 @@ PREFECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
 STATE_FILE = "stack.json"
 
 _LOCK_FILE = "stack.lock"
-_STOP_ORDER: tuple[Name, ...] = (
-    "worker",
-    "prefect",
-    "mlflow",
-    "shim",
-    "nats",
-)  # together, the worker hangs every other time
+# One after the other: together, the worker hangs every other time.
+_STOP_ORDER: tuple[Name, ...] = ("worker", "prefect", "mlflow", "shim", "nats")
 _DEPLOY_SECONDS = 180.0
 _STARTING: Mapping[str, Any] = {"pid": None, "components": {}, "environment": {}}
 _ZOMBIES = "Flows without a heartbeat have crashed"

@@ -114,6 +114,8 @@ class NatsService:
                 await self._answer(self._connection)
             except (BrokerError, NatsError, OSError) as error:
                 _LOGGER.warning("not in the group: %s: %s", type(error).__name__, error)
+            if self._connection is not None:  # it may be half in
+                await self._connection.close()
             await asyncio.sleep(jetstream.RETRY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
 
     async def _join(self, connection: Connection) -> None:
@@ -142,16 +144,9 @@ class NatsService:
 
     async def _take(self, subject: str, message: Message) -> None:
         """Submit a message; the last of those that came together lets them all be decided, and written in one write."""
-        if subject == DECIDE and not message.reply:
-            return  # nobody would hear where the event should go
         n_pending = self._subscriptions[subject].pending_msgs if subject in self._subscriptions else 0
-        self._n_in_flight += 1
-        self._idle.clear()
-        self._n_unsettled += 1
-        request = _request(subject, message)
-        problem = self._refusal(message, n_pending)
-        refused = None if problem is None else self._exchange.handler.refuse(problem)
-        self._exchange.submit(_Asker(self, message.reply), request, refused)
+        if message.reply or subject != DECIDE:  # else nobody would hear where the event should go
+            self._submit(subject, message, n_pending)
         turn_full = self._n_unsettled >= self._exchange.limits.turn_requests
         if n_pending and not turn_full:
             return
@@ -162,6 +157,14 @@ class NatsService:
         await self._send()
         if turn_full:
             await asyncio.sleep(0)  # others have sockets too
+
+    def _submit(self, subject: str, message: Message, n_pending: int) -> None:
+        self._n_in_flight += 1
+        self._idle.clear()
+        self._n_unsettled += 1
+        problem = self._refusal(message, n_pending)
+        refused = None if problem is None else self._exchange.handler.refuse(problem)
+        self._exchange.submit(_Asker(self, message.reply), _request(subject, message), refused)
 
     def _refusal(self, message: Message, n_pending: int) -> Problem | None:
         limits = self._exchange.limits

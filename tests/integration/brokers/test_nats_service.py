@@ -274,3 +274,21 @@ def test_s11_past_the_bound_on_requests_in_flight_others_are_told_to_come_back_a
     statuses = asyncio.run(talk())
     assert len(statuses) == 1_000
     assert set(statuses) == {200, 503}
+
+
+def test_a_question_that_nobody_waits_for_holds_up_none_that_came_with_it(nats_server: Any, start_shim: Start) -> None:
+    shim = start_shim()
+
+    async def talk() -> Any:
+        connection = await jetstream.connect(nats_server.url, name="test")
+        await ask(connection, {"event": event("e0")})
+        questions = [json.dumps({"event": event(name)}).encode() for name in ("e1", "e2")]
+        asking = asyncio.create_task(connection.request("turnout.decide", questions[0], timeout=20))
+        await asyncio.sleep(0)
+        await connection.publish("turnout.decide", questions[1])
+        told = json.loads((await asking).data)
+        await connection.close()
+        return told
+
+    assert asyncio.run(talk())["destinations"]
+    assert [record.event_id for record in shim.records()] == ["e0", "e1"]
