@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +23,7 @@ _POLL_SECONDS = 0.05
 # In DuckDB 1, sql() with parameters takes ten times as long over lists as execute(); in 2, execute() copies and warns.
 _SQL_BINDS_FAST = int(duckdb.__version__.partition(".")[0]) >= 2  # noqa: PLR2004 - the version it says
 # Nothing is fetched from anywhere: what is not in the wheel is not used.
+_READ_MEMORY = "1GB"
 _CONFIG: Mapping[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 
 
@@ -171,8 +173,15 @@ class Warehouse:
 
 @contextmanager
 def exported(folder: Path) -> Iterator[Session]:
-    """Give a session over the tables that `Session.export` wrote to ``folder``: beside the writer, at any time."""
-    with duckdb.connect(":memory:", config=dict(_CONFIG)) as connection:
+    """Give a session over the tables that `Session.export` wrote to ``folder``: beside the writer, at any time.
+
+    A query that needs more memory than `_READ_MEMORY` goes on on the disk, among the system's temporary files.
+    """
+    spills = {
+        "memory_limit": _READ_MEMORY,
+        "temp_directory": str(Path(tempfile.gettempdir(), f"turnout-{os.getpid()}")),
+    }
+    with duckdb.connect(":memory:", config={**_CONFIG, **spills}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for name in TABLES:
             connection.read_parquet(str(folder / f"{name}.parquet")).create_view(name)

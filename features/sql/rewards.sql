@@ -13,7 +13,8 @@ WITH decided AS NOT MATERIALIZED ( -- so that every reader of it scans only the 
         AND ($among::VARCHAR[] IS NULL OR decision_id IN (SELECT unnest($among::VARCHAR[])))
 ),
 told AS (
-    SELECT outcomes.*, assigned
+    SELECT -- what is read twice is kept once: no column more than that
+        decision_id, assigned, served, attempt, observed_at, success, latency_ms, cost_usd, status, probe, outcome_key
     FROM outcomes
     JOIN (SELECT decision_id, decided_at, assigned FROM decided) AS made USING (decision_id)
     WHERE ($until::TIMESTAMPTZ IS NULL OR observed_at < $until::TIMESTAMPTZ + to_microseconds($window_us))
