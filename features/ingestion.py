@@ -1,17 +1,19 @@
-"""Ingest: from spools and files into the warehouse in bounded batches; running twice equals running once."""
+"""Ingest: from spools, files and streams into the warehouse in bounded batches; running twice equals running once."""
 
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from features import merging, readers
+from features import merging, message_reader, readers
 from features.config import Configuration
 from features.merging import Merged, Progress
-from features.readers import RawRow
+from features.message_reader import Address
+from features.readers import Batch, RawRow
 from features.warehouse import Warehouse
 
 BATCH_ROWS = 10_000  # one transaction each: smaller ones spend more on opening and closing, larger ones more memory
@@ -67,17 +69,17 @@ class _Tally:
 
 def ingest(
     warehouse: Warehouse,
-    sources: Sequence[Path],
+    sources: Sequence[Path | str],
     configuration: Configuration,
     *,
     now: datetime,
     batch_rows: int = BATCH_ROWS,
     on_progress: Callable[[IngestProgress], None] = lambda _: None,
 ) -> IngestReport:
-    """Bring what ``sources`` (files, or folders of them) hold into the warehouse, each from where it was left.
+    """Bring what ``sources`` (files, folders of them, streams' addresses) hold into the warehouse, each from where it was left.
 
     Every batch and its source's new position are one transaction: killed at any point, the next run goes on from the
-    last whole batch. Rows that break a rule go to quarantine; a source where more than ``DRIFT_SHARE`` of the rows read,
+    last whole batch; messages are acknowledged once they are stored, and files come before streams. Rows that break a rule go to quarantine; a source where more than ``DRIFT_SHARE`` of the rows read,
     and these at least ``DRIFT_MIN_ROWS``, break the same one has drifted: the report's refusal names the field.
 
     Raises
@@ -86,10 +88,13 @@ def ingest(
         If a source is not there, or of a format that no reader knows.
     WarehouseError
         If the warehouse is locked, damaged or full; batches already committed stay.
+    BrokerError
+        If a stream's broker is away; likewise.
     """
     began = time.monotonic()
     tally = _Tally()
-    files = readers.expand(sources)
+    addresses = [Address.parse(source) for source in sources if message_reader.is_address(source)]
+    files = readers.expand([Path(source) for source in sources if not message_reader.is_address(source)])
     sizes = {path: path.stat().st_size for path in files}
     behind, total = 0, sum(sizes.values()) or 1
     for path in files:
@@ -99,6 +104,9 @@ def ingest(
             on_progress(done)
         behind += sizes[path]
         on_progress(IngestProgress(source=str(path), n_rows=tally.n_rows, done_share=behind / total))
+    for address in addresses:
+        for _ in _ingest_stream(warehouse, address, configuration, tally, now=now, batch_rows=batch_rows):
+            on_progress(IngestProgress(source=address.source, n_rows=tally.n_rows, done_share=behind / total))
     return IngestReport(
         n_read=tally.n_rows,
         n_decisions=tally.merged.n_decisions,
@@ -122,19 +130,48 @@ def _ingest_file(
 ) -> Iterator[int]:
     """Merge a file batch by batch, yielding the position reached after each."""
     path = path.resolve()
-    source = str(path)
-    progress = _resume(warehouse, source, path)
+    progress = _resume(warehouse, str(path), path)
+    batches = readers.read(path, start=progress.position, batch_rows=batch_rows)
+    return _merge_all(warehouse, batches, configuration, tally, source=str(path), progress=progress, now=now)
+
+
+def _ingest_stream(
+    warehouse: Warehouse,
+    address: Address,
+    configuration: Configuration,
+    tally: _Tally,
+    *,
+    now: datetime,
+    batch_rows: int,
+) -> Iterator[int]:
+    """Merge what waits in a stream, as above. The broker knows where to go on; the position is there to be read."""
+    progress = merging.read_progress(warehouse, address.source) or Progress("", 0, 0)
+    batches = message_reader.read(address, batch_rows=batch_rows)
+    return _merge_all(warehouse, batches, configuration, tally, source=address.source, progress=progress, now=now)
+
+
+def _merge_all(
+    warehouse: Warehouse,
+    batches: Generator[Batch, None, None],
+    configuration: Configuration,
+    tally: _Tally,
+    *,
+    source: str,
+    progress: Progress,
+    now: datetime,
+) -> Iterator[int]:
     n_read, broken = 0, Counter[Reason]()
-    for batch in readers.read(path, start=progress.position, batch_rows=batch_rows):
-        n_read += len(batch.rows)
-        progress = progress._replace(position=batch.end, n_rows=progress.n_rows + len(batch.rows))
-        merged = merging.merge(warehouse, batch.rows, configuration, source=source, progress=progress, now=now)
-        broken += merged.quarantined
-        tally.n_rows += len(batch.rows)
-        tally.add(merged)
-        tally.refusals += _unreadable(batch.rows)
-        yield batch.end
-    tally.refusals += _drifted(path, n_read, broken)
+    with closing(batches):  # so that a stream hears at once of what was not stored
+        for batch in batches:
+            n_read += len(batch.rows)
+            progress = progress._replace(position=batch.end, n_rows=progress.n_rows + len(batch.rows))
+            merged = merging.merge(warehouse, batch.rows, configuration, source=source, progress=progress, now=now)
+            broken += merged.quarantined
+            tally.n_rows += len(batch.rows)
+            tally.add(merged)
+            tally.refusals += _unreadable(batch.rows)
+            yield batch.end
+    tally.refusals += _drifted(source, n_read, broken)
 
 
 def _resume(warehouse: Warehouse, source: str, path: Path) -> Progress:
@@ -150,11 +187,11 @@ def _unreadable(rows: Sequence[RawRow]) -> list[str]:
     return [f"{row.source} cannot be read: {row.error}" for row in rows if row.whole_source]
 
 
-def _drifted(path: Path, n_read: int, broken: Counter[Reason]) -> list[str]:
+def _drifted(source: str, n_read: int, broken: Counter[Reason]) -> list[str]:
     if n_read < DRIFT_MIN_ROWS:
         return []
     return [
-        f"{path}: {count} of {n_read} rows break {_spoken(reason)}"
+        f"{source}: {count} of {n_read} rows break {_spoken(reason)}"
         for reason, count in broken.most_common()
         if count > DRIFT_SHARE * n_read
     ]

@@ -2,7 +2,7 @@
 
 import codecs
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +53,7 @@ class Batch(NamedTuple):
 _Numbered = Iterator[tuple[RawRow, int]]
 
 
-def read(path: Path, *, start: int = 0, batch_rows: int = DEFAULT_BATCH_ROWS) -> Iterator[Batch]:
+def read(path: Path, *, start: int = 0, batch_rows: int = DEFAULT_BATCH_ROWS) -> Generator[Batch, None, None]:
     """Yield the rows of ``path`` from position ``start`` in bounded batches.
 
     Raises
@@ -70,9 +70,9 @@ def read(path: Path, *, start: int = 0, batch_rows: int = DEFAULT_BATCH_ROWS) ->
     rows: list[RawRow] = []
     n_bytes = 0
     end = start
-    for row, end in reader(path, start):
-        rows.append(row)
-        n_bytes += len(row.raw)
+    for read_row, end in reader(path, start):
+        rows.append(read_row)
+        n_bytes += len(read_row.raw)
         if len(rows) >= batch_rows or n_bytes >= BATCH_BYTES:
             yield Batch(rows, end)
             rows, n_bytes = [], 0
@@ -111,7 +111,8 @@ def counts_bytes(path: Path) -> bool:
     return path.suffix not in (".json", ".parquet")
 
 
-def _row(source: Path, line: Line, decode: Callable[[], Decoded]) -> RawRow:
+def row(source: Path | str, line: Line, decode: Callable[[], Decoded]) -> RawRow:
+    """Return ``line`` as a row of ``source``: with the record that ``decode`` makes of it, or the rule that it breaks."""
     place: dict[str, Any] = {"position": line.start, "raw": line.raw, "n_bytes": line.n_bytes}
     try:
         if line.too_long:
@@ -141,7 +142,7 @@ def _read_spool(path: Path, start: int) -> _Numbered:
     for line in lines.read(path, start=start):
         if not line.ended:
             return  # its writer may still be at it
-        yield _row(path, line, partial(_decode_spooled, line.raw)), line.end
+        yield row(path, line, partial(_decode_spooled, line.raw)), line.end
 
 
 def _decode_spooled(raw: bytes) -> Decoded:
@@ -154,7 +155,7 @@ def _decode_spooled(raw: bytes) -> Decoded:
 def _read_json_lines(path: Path, start: int) -> _Numbered:
     for line in lines.read(path, start=start):
         if line.raw.strip():
-            yield _row(path, line, partial(decoding.decode_json, line.raw)), line.end
+            yield row(path, line, partial(decoding.decode_json, line.raw)), line.end
 
 
 def _read_json_array(path: Path, start: int) -> _Numbered:
@@ -170,7 +171,7 @@ def _read_json_array(path: Path, start: int) -> _Numbered:
         return
     for number, element in enumerate(map(bytes, elements[start:]), start=start):
         line = Line(number, number + 1, element, len(element), None, ended=True)
-        yield _row(path, line, partial(decoding.decode_json, element)), line.end
+        yield row(path, line, partial(decoding.decode_json, element)), line.end
 
 
 def _read_csv(path: Path, start: int) -> _Numbered:
@@ -185,7 +186,7 @@ def _read_csv(path: Path, start: int) -> _Numbered:
         return
     for line in _csv_lines(path, max(start, header_line.end)):
         if line.raw.strip():
-            yield _row(path, line, partial(_decode_csv, line.raw, header, kind)), line.end
+            yield row(path, line, partial(_decode_csv, line.raw, header, kind)), line.end
 
 
 def _csv_lines(path: Path, start: int) -> Iterator[Line]:
@@ -226,7 +227,7 @@ def _read_parquet(path: Path, start: int) -> _Numbered:
             for cells in _parquet_rows(file.iter_batches(batch_size=1_024), start):
                 raw = msgspec.json.encode(cells, enc_hook=str)
                 line = Line(number, number + 1, raw, len(raw), None, ended=True)
-                yield _row(path, line, partial(decoding.convert_cells, cells, kind)), line.end
+                yield row(path, line, partial(decoding.convert_cells, cells, kind)), line.end
                 number += 1
     except BrokenRowError as error:
         yield _whole(path, error), number

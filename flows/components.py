@@ -1,6 +1,8 @@
-"""What the embedded stack consists of: the commands of MLflow, Prefect, its worker and the shim, and their environments."""
+"""What the embedded stack consists of: the commands of MLflow, Prefect, its worker, NATS and the shim, and their environments."""
 
+import os
 import secrets
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +26,10 @@ _TELEMETRY_OFF = {
 }
 
 
+class NotInstalledError(RuntimeError):
+    """A component that an extra brings, and that is not there: names both."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ports:
     """Where the stack listens on loopback; 0 takes any that is free."""
@@ -31,10 +37,12 @@ class Ports:
     mlflow: int = 5000
     prefect: int = 4200
     shim: int = 8100
+    nats: int = 4222
+    nats_monitor: int = 8222
 
     def url(self, name: str) -> str:
         """Return the address of a component."""
-        return f"http://{HOST}:{getattr(self, name)}"
+        return f"{'nats' if name == 'nats' else 'http'}://{HOST}:{getattr(self, name)}"
 
 
 def inherit(environ: Mapping[str, str]) -> dict[str, str]:
@@ -57,7 +65,13 @@ def lone_environment(settings: Settings) -> dict[str, str]:
         "TURNOUT_HOME": str(settings.home),
         "TURNOUT_MLFLOW_AUTH": "true" if settings.mlflow_auth else "false",
         "TURNOUT_SHIMS": ",".join(settings.shim_urls),
+        **_broker_environment(settings.nats_url),
     }
+
+
+def _broker_environment(url: str | None) -> dict[str, str]:
+    """Return nothing where a password stands in the address: this is written down, and whoever may know it has it in their environment."""
+    return {"TURNOUT_NATS_URL": url} if url and "@" not in url else {}
 
 
 def flow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
@@ -146,6 +160,29 @@ def prefect_worker(ports: Ports, environ: Mapping[str, str]) -> Component:
         environment=environ,
         health_url=f"{ports.url('prefect')}/api/work_pools/{WORK_POOL}",
         grace_seconds=30.0,
+    )
+
+
+def nats_server(folder: Path, ports: Ports, environ: Mapping[str, str]) -> Component:
+    """Return a NATS server that keeps its streams in ``folder``.
+
+    Raises
+    ------
+    NotInstalledError
+        If the extra that brings it is not there.
+    """
+    beside = os.pathsep.join((str(Path(sys.executable).parent), environ.get("PATH", os.defpath)))
+    program = shutil.which("nats-server", path=beside)
+    if program is None:
+        raise NotInstalledError("nats-server is not installed: it comes with turnout[nats]")
+    return Component(
+        name="nats",
+        command=(
+            *(program, "-a", HOST, "-p", str(ports.nats), "-m", str(ports.nats_monitor)),
+            *("-js", "-sd", str(folder)),
+        ),
+        environment=environ,
+        health_url=f"{ports.url('nats_monitor')}/healthz",
     )
 
 

@@ -23,11 +23,11 @@ class DriftedSourceError(RuntimeError):
 
 
 def ingest_sources(wired: Wiring, sources: list[str]) -> IngestReport:
-    """Ingest files or folders of them; without any, the shims' spool. Shows a progress bar on a terminal."""
+    """Ingest files, folders of them and streams; without any, the shims' spool and the stream of outcomes. Shows a progress bar on a terminal."""
     wired.settings.spool_path.mkdir(parents=True, exist_ok=True)  # before the first shim has spooled anything
-    paths = [Path(source) for source in sources] or [wired.settings.spool_path]
+    wanted = sources or wired.settings.outcome_sources
     with _progress_bar() as on_progress:
-        return ingestion.ingest(wired.warehouse, paths, wired.configuration, now=wired.now, on_progress=on_progress)
+        return ingestion.ingest(wired.warehouse, wanted, wired.configuration, now=wired.now, on_progress=on_progress)
 
 
 def refuse_drift(report: IngestReport) -> None:
@@ -54,7 +54,7 @@ _ingest = task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=10)(ingest_
 
 @flow(name="ingest")
 def ingest(sources: list[str] | None = None, as_of: str | None = None) -> dict[str, Any]:
-    """Ingest ``sources`` (files or folders; default the shims' spool); running twice equals running once.
+    """Ingest ``sources`` (files, folders, ``nats://HOST:PORT/STREAM``; default the shims' spool and the stream of outcomes); running twice equals running once.
 
     Returns the report, with ``state`` ``ingested``. A drifted source fails the flow after its rows were quarantined.
     """

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from features.home import Home
 
+OUTCOME_STREAM = "TURNOUT_OUTCOMES"  # as features.jetstream names it, which only those import who have a broker
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Home):
@@ -17,6 +19,13 @@ class Settings(Home):
     token: str | None = None
     mlflow_auth: bool = False
     mlflow_admin: tuple[str, str] | None = field(default=None, repr=False)
+    nats_url: str | None = field(default=None, repr=False)
+
+    @property
+    def outcome_sources(self) -> tuple[str, ...]:
+        """What ingest reads if it is told nothing: the shims' spool, and the stream of outcomes where there is a broker."""
+        streams = (f"{self.nats_url.rstrip('/')}/{OUTCOME_STREAM}",) if self.nats_url else ()
+        return (str(self.spool_path), *streams)
 
     @property
     def warehouse_path(self) -> Path:
@@ -47,7 +56,7 @@ class Settings(Home):
 def read(environment: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings of this process.
 
-    ``TURNOUT_HOME``, ``TURNOUT_CONFIG``, ``TURNOUT_SHIMS``, ``TURNOUT_TOKEN``, ``TURNOUT_MLFLOW_AUTH`` (``true``: MLflow
+    ``TURNOUT_HOME``, ``TURNOUT_CONFIG``, ``TURNOUT_SHIMS``, ``TURNOUT_TOKEN``, ``TURNOUT_NATS_URL``, ``TURNOUT_MLFLOW_AUTH`` (``true``: MLflow
     knows its users) and ``MLFLOW_TRACKING_URI``; of the administrator ``MLFLOW_AUTH_ADMIN_USERNAME`` and
     ``MLFLOW_AUTH_ADMIN_PASSWORD``.
 
@@ -64,6 +73,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         tracking_uri=environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"),
         shim_urls=tuple(filter(None, environment.get("TURNOUT_SHIMS", "http://127.0.0.1:8100").split(","))),
         token=environment.get("TURNOUT_TOKEN"),
+        nats_url=environment.get("TURNOUT_NATS_URL") or None,
         mlflow_auth=_truth(environment.get("TURNOUT_MLFLOW_AUTH", "false")),
         mlflow_admin=(environment.get("MLFLOW_AUTH_ADMIN_USERNAME", "admin"), password) if password else None,
     )

@@ -1,4 +1,4 @@
-"""The embedded stack on loopback: MLflow, Prefect with its worker and deployments, and the shim, as one thing to start."""
+"""The embedded stack on loopback: MLflow, Prefect with its worker and deployments, NATS if asked for, and the shim, as one thing to start."""
 
 import fcntl
 import json
@@ -15,18 +15,19 @@ from typing import Any, Literal, Self
 from features.clock import SystemClock
 from flows import backlog, components
 from flows.calling import call
-from flows.components import HEARTBEAT_SECONDS, HOST, Ports
+from flows.components import HEARTBEAT_SECONDS, HOST, NotInstalledError, Ports
 from flows.settings import Settings
 from flows.supervisor import Supervisor
 
-Name = Literal["mlflow", "prefect", "worker", "shim"]
+Name = Literal["mlflow", "prefect", "worker", "nats", "shim"]
 
 ALL: tuple[Name, ...] = ("mlflow", "prefect", "worker", "shim")
 PREFECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
 STATE_FILE = "stack.json"
 
 _LOCK_FILE = "stack.lock"
-_STOP_ORDER: tuple[Name, ...] = ("worker", "prefect", "mlflow", "shim")  # together, the worker hangs every other time
+# One after the other: together, the worker hangs every other time.
+_STOP_ORDER: tuple[Name, ...] = ("worker", "prefect", "mlflow", "shim", "nats")
 _DEPLOY_SECONDS = 180.0
 _STARTING: Mapping[str, Any] = {"pid": None, "components": {}, "environment": {}}
 _ZOMBIES = "Flows without a heartbeat have crashed"
@@ -84,7 +85,7 @@ class Stack:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop everything: the worker first, the shim last."""
+        """Stop everything: the worker first, then the shim, and last its broker."""
         self._exit.close()
 
     @property
@@ -102,7 +103,8 @@ class Stack:
     def settings(self) -> Settings:
         """The settings that flows of this stack work with."""
         shims = (self._ports.url("shim"),) if "shim" in self._names else self._settings.shim_urls
-        return replace(self._settings, tracking_uri=self.tracking_uri, shim_urls=shims)
+        broker = self._ports.url("nats") if "nats" in self._names else self._settings.nats_url
+        return replace(self._settings, tracking_uri=self.tracking_uri, shim_urls=shims, nats_url=broker)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -125,6 +127,7 @@ class Stack:
         if "mlflow" in self._names and self._settings.mlflow_auth:
             self._prepare_users()
         environ = self.environment
+        self._start_broker(environ)
         side_by_side = (
             components.mlflow_server(self._settings, self._ports, environ),
             components.prefect_server(self._ports, environ),
@@ -142,6 +145,15 @@ class Stack:
         self._supervisor.await_ready()
         self._supervisor.watch()
         self._write_state()
+
+    def _start_broker(self, environ: Mapping[str, str]) -> None:
+        if "nats" not in self._names:
+            return
+        try:
+            broker = components.nats_server(self._settings.home / "nats", self._ports, environ)
+        except NotInstalledError as error:
+            raise StackError(str(error)) from None
+        self._supervisor.start([broker])
 
     def _prepare_users(self) -> None:
         if self._settings.mlflow_admin is None and not components.auth_database(self._settings).exists():
@@ -235,14 +247,15 @@ def _claim(ports: Ports, names: tuple[Name, ...]) -> Ports:
     """
     claimed: dict[str, int] = {}
     with ExitStack() as held:
-        for name in (name for name in names if name != "worker"):
+        listening = [name for name in names if name != "worker"]
+        for name in [*listening, *(["nats_monitor"] if "nats" in listening else [])]:
             wanted: int = getattr(ports, name)
             listener = held.enter_context(socket.socket())
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind((HOST, wanted))
             except OSError as error:
-                rule = f"choose another with --{name}-port"
+                rule = f"choose another with --{name.replace('_', '-')}-port"
                 raise StackError(f"port {wanted} of {name} cannot be had ({error.strerror}): {rule}") from None
             claimed[name] = listener.getsockname()[1]
     return replace(ports, **claimed)

@@ -140,7 +140,15 @@ class Wiring:
             history = self.ledger.history()
         entry = propose(history, by=by, **choices)
         self.ledger.append(entry, expected_head=history.hash)
+        self._announce(entry.generation)
         return entry.generation
+
+    def _announce(self, generation: int) -> None:
+        """Wake the shims that listen to the broker; they look at the ledger by themselves as well."""
+        if self.settings.nats_url is not None:
+            from features import jetstream  # noqa: PLC0415 - an extra
+
+            jetstream.announce(self.settings.nats_url, jetstream.RELEASED, str(generation).encode())
 
     def propose(
         self, propose: Callable[..., Entry], *, reason: str, evidence: Mapping[str, str], **choices: Any

@@ -1,6 +1,6 @@
 """An event as it comes to be decided: who might serve it, who of them may, the features of each, and the static choice."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -70,10 +70,10 @@ class Case:
         event = self.event
         return event.key if self.plan.stream.sticky and event.key is not None else f"{event.source}/{event.id}"
 
-    def static(self) -> Floats:
-        """Return the distribution that is sure of the static routes' choice."""
+    def static(self, first: Sequence[str] = ()) -> Floats:
+        """Return the distribution that is sure of the static routes' choice, or of the first of ``first`` that may serve the event."""
         index_of = {candidate.destination: index for index, candidate in enumerate(self.candidates)}
-        order = [index_of[name] for name in self.plan.static_order(self.event) if name in index_of]
+        order = [index_of[name] for name in (*first, *self.plan.static_order(self.event)) if name in index_of]
         return policy.static(order, self.eligible)
 
     def logged_numbers(self) -> tuple[tuple[float | None, ...], ...]:

@@ -5,7 +5,7 @@ within it a stop override beats the model and the model beats the static routes.
 destination, or an error.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -99,11 +99,21 @@ def decide(
 
 
 def decide_statically(
-    question: Question, plan: StreamPlan, *, at: datetime, decision_id: str, revision: str, reason: str
+    question: Question,
+    plan: StreamPlan,
+    *,
+    at: datetime,
+    decision_id: str,
+    revision: str,
+    reason: str,
+    first: Sequence[str] = (),
 ) -> Decision:
-    """Return the decision of the static routes alone, for ``reason``: nothing is scored and nothing drawn. Raises as `decide`."""
+    """Return the decision of the static routes alone, for ``reason``: nothing is scored and nothing drawn. Raises as `decide`.
+
+    Those of ``first`` that may serve the event come before the static routes.
+    """
     case = frame(question, plan, at)
-    proposed = Proposals.only(case, case.static())
+    proposed = Proposals.only(case, case.static(first))
     assignment = _certain(proposed, f"static: {reason}")
     return _record(case, StreamView(mode="off"), proposed, assignment, decision_id=decision_id, revision=revision)
 

@@ -78,6 +78,7 @@ class Handler:
             "decide": self._decide,
             "show_decision": self._show_decision,
             "report": self._report,
+            "adopt": self._adopt,
             "show_model": self._show_model,
             "show_forecast": self._show_forecast,
             "list_overrides": self._list_overrides,
@@ -197,6 +198,11 @@ class Handler:
         keys = self._shim.accept(intake.outcomes(request.headers, request.body))
         told = {"accepted": len(keys), "idempotency_keys": keys}
         return Response(202, _ENCODER.encode(told), recorded=True)
+
+    def _adopt(self, request: Request, _: str) -> Response:
+        self._instant(request)
+        n_new = self._shim.adopt(intake.fallbacks(request.headers, request.body))
+        return Response(202, _ENCODER.encode({"accepted": n_new}), recorded=True)
 
     def _show_decision(self, _: Request, decision_id: str) -> Response:
         decision = self._shim.decision(decision_id)

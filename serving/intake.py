@@ -9,7 +9,7 @@ import msgspec
 
 from features import cloudevents
 from features.cloudevents import CloudEvent, DecisionRequest
-from features.records import Outcome
+from features.records import Decision, Outcome
 from serving.problems import Problem
 
 MAX_BATCH = 1_024
@@ -24,6 +24,8 @@ _DECISION_REQUEST = msgspec.json.Decoder(DecisionRequest)
 _DECISION_REQUESTS = msgspec.json.Decoder(list[DecisionRequest])
 _CLOUD_EVENT = msgspec.json.Decoder(CloudEvent)
 _CLOUD_EVENTS = msgspec.json.Decoder(list[CloudEvent])
+_DECISION = msgspec.json.Decoder(Decision)
+_DECISIONS = msgspec.json.Decoder(list[Decision])
 _OUTCOME = msgspec.json.Decoder(Outcome)
 _OUTCOMES = msgspec.json.Decoder(list[Outcome])
 _ANYTHING = msgspec.json.Decoder()
@@ -89,6 +91,21 @@ def outcomes(headers: Mapping[str, str], body: bytes) -> list[Outcome]:
     for number, outcome in enumerate(reported):
         check_zone(outcome.observed_at, f"$[{number}].observed_at" if len(reported) > 1 else "$.observed_at")
     return reported
+
+
+def fallbacks(headers: Mapping[str, str], body: bytes) -> list[Decision]:
+    """Return the decisions in ``body``, one or an array, that a client made by itself: static, certain, of no release. Raises as above."""
+    if (kind := media_type(headers)) != _JSON:
+        raise Problem(415, f"content-type must be {_JSON}, got {kind!r}")
+    made = strict(_DECISIONS, body) if _is_array(body) else [strict(_DECISION, body)]
+    check_batch(made)
+    for number, decision in enumerate(made):
+        path = f"$[{number}]" if len(made) > 1 else "$"
+        check_zone(decision.decided_at, f"{path}.decided_at")
+        check_zone(decision.event_time, f"{path}.event_time")
+        if (decision.arm, decision.propensity, decision.generation) != ("static", 1.0, 0):
+            raise Problem(422, "a fallback is of the static arm, with propensity 1, of generation 0", path)
+    return made
 
 
 def strict(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

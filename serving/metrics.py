@@ -30,6 +30,9 @@ class Metrics(Collector):
         self._faults = self._tally("turnout_model_faults", "Models that could not score an event.", "stream", "digest")
         self._repeated = self._tally("turnout_repeated_decisions", "Events asked about again.", "stream")
         self._unlogged = self._tally("turnout_unlogged_decisions", "Answers the disk would not take.", "stream")
+        self._adopted = self._tally(
+            "turnout_adopted_decisions", "Decisions of clients that no shim answered.", "stream"
+        )
         self._outcomes = self._tally("turnout_outcomes", "Outcomes accepted.", "status")
         self._problems = self._tally("turnout_problems", "Requests answered with a problem.", "status")
         self._in_bucket = [0] * (len(_SECONDS_BUCKETS) + 1)
@@ -58,6 +61,10 @@ class Metrics(Collector):
     def count_unlogged(self, stream: str) -> None:
         """Count an answer that the disk would not take."""
         _count(self._unlogged, stream)
+
+    def count_adopted(self, stream: str) -> None:
+        """Count a decision that a client made by itself."""
+        _count(self._adopted, stream)
 
     def count_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Count outcomes that were accepted."""

@@ -13,7 +13,7 @@ from serving.overrides import StopRequest
 
 Method = Literal["GET", "POST", "DELETE"]
 Name = Literal[
-    "decide", "show_decision", "report", "show_model", "show_forecast",
+    "decide", "show_decision", "report", "adopt", "show_model", "show_forecast",
     "list_overrides", "set_override", "clear_override",
     "live", "ready", "status", "metrics", "openapi",
     "describe_server", "describe_model", "model_ready", "infer",
@@ -65,6 +65,8 @@ TABLE: tuple[Route, ...] = (
           summary="A recent decision, as it was logged"),
     Route(method="POST", path="/v1/outcomes", name="report", role="report", takes=Outcome, batch=True, status=202,
           summary="What became of a decision"),
+    Route(method="POST", path="/v1/fallbacks", name="adopt", role="report", takes=Decision, batch=True, status=202,
+          summary="What a client decided while no shim answered"),
     Route(method="GET", path="/v1/models/{name}/current", name="show_model", role="read", tagged=True,
           summary="What is served of a model: generation, digests, modes"),
     Route(method="GET", path="/v1/forecast/{series}", name="show_forecast", role="read", tagged=True,

@@ -9,9 +9,10 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -31,9 +32,12 @@ from serving.plan import Plan
 from serving.protocol import HttpProtocol
 from serving.recorder import Recorder
 from serving.replies import Replies
-from serving.settings import Settings
+from serving.settings import Settings, SettingsError
 from serving.shelf import Shelf
 from serving.shim import Shim
+
+if TYPE_CHECKING:
+    from serving.nats_service import NatsService
 
 _BACKLOG = 2_048
 _GRACE_SECONDS = 0.1  # for requests that were on their way when the shim was told to stop
@@ -154,6 +158,7 @@ class Listener:
         self._connections: set[HttpProtocol] = set()
         self._frames: set[FrameProtocol] = set()
         self._servers: list[asyncio.Server] = []
+        self._nats = _nats_service(self._exchange, self._settings.nats_url, parts.follower.wake)
 
     async def open(self) -> None:
         """Listen; several workers share one port."""
@@ -172,6 +177,8 @@ class Listener:
             self._servers.append(
                 await loop.create_unix_server(lambda: FrameProtocol(self._exchange, self._frames), sock=_bind(path))
             )
+        if self._nats is not None:
+            self._nats.start()
 
     async def watch(self) -> None:
         """Look at the clocks of all connections, and at what other workers did, for as long as the task lives."""
@@ -193,12 +200,17 @@ class Listener:
         loop = asyncio.get_running_loop()
         for server in self._servers:
             server.close()
+        leaving = (
+            None if self._nats is None else loop.create_task(self._nats.drain(self._settings.limits.drain_seconds))
+        )
         give_up_at = loop.time() + self._settings.limits.drain_seconds
         await asyncio.sleep(_GRACE_SECONDS)
         while (open_ones := self._connected()) and loop.time() < give_up_at:
             for connection in open_ones:
                 connection.drain()
             await asyncio.sleep(0.02)
+        if leaving is not None:
+            await leaving
         self._exchange.close()
         for left in self._connected():
             left.abort()
@@ -206,6 +218,23 @@ class Listener:
 
     def _connected(self) -> list[HttpProtocol | FrameProtocol]:
         return [*self._connections, *self._frames]
+
+
+def _nats_service(exchange: Exchange, url: str | None, wake: Callable[[], None]) -> "NatsService | None":
+    """Return what answers over NATS, None where no broker is named.
+
+    Raises
+    ------
+    SettingsError
+        If NATS' client is not installed.
+    """
+    if url is None:
+        return None
+    try:
+        from serving.nats_service import NatsService  # noqa: PLC0415 - an extra, which most shims do without
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"TURNOUT_NATS_URL is set, and {error.name} is not installed: turnout[nats]") from None
+    return NatsService(exchange, url, wake=wake)
 
 
 def _bind(path: os.PathLike[str]) -> socket.socket:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
+from urllib.parse import urlsplit
 
 from features.home import Home
 from serving.access import ROLES, Role
@@ -27,7 +28,8 @@ class Settings(Home):
     the header ``turnout-time``. ``durable`` says when a record is written: before its answer leaves (``answer``), likewise
     but with those of the next milliseconds (``batch``), or soon after it (``async``). ``fsync`` makes what is written
     outlive a power cut, not only the process. ``memory_decisions`` is how many decisions are remembered, so that a
-    redelivered event receives the one it had. ``socket_path`` is where frames are taken besides, ``worker`` which of
+    redelivered event receives the one it had. ``socket_path`` is where frames are taken besides, ``nats_url`` the broker
+    over which requests are answered besides (user and password may stand in it), ``worker`` which of
     several processes this is, on a port that they share (``shared_port``).
     """
 
@@ -42,6 +44,7 @@ class Settings(Home):
     limits: Limits = field(default_factory=Limits)
     poll_seconds: float = 1.0
     socket_path: Path | None = None
+    nats_url: str | None = field(default=None, repr=False)
     worker: int = 0
     shared_port: bool = False
 
@@ -49,16 +52,13 @@ class Settings(Home):
         """Refuse an address that others can reach and that no token guards."""
         if not self.token and not self.role_tokens and not self.on_loopback:
             raise SettingsError(f"TURNOUT_HOST {self.host!r} is not a loopback address: set TURNOUT_TOKEN")
+        if self.nats_url is not None:
+            _check_broker(self.nats_url, guarded=bool(self.token or self.role_tokens))
 
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the shim."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return _is_loopback(self.host)
 
     @property
     def state_path(self) -> Path:
@@ -79,7 +79,8 @@ class Settings(Home):
 def read(environment: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings of this process.
 
-    ``TURNOUT_HOME``, ``TURNOUT_CONFIG``, ``TURNOUT_HOST``, ``TURNOUT_PORT``, ``TURNOUT_SOCKET``, ``TURNOUT_TOKEN`` and
+    ``TURNOUT_HOME``, ``TURNOUT_CONFIG``, ``TURNOUT_HOST``, ``TURNOUT_PORT``, ``TURNOUT_SOCKET``, ``TURNOUT_NATS_URL``,
+    ``TURNOUT_TOKEN`` and
     ``TURNOUT_TOKEN_DECIDE``, ``_REPORT``, ``_OPERATE``, ``_READ``, ``TURNOUT_DURABLE``, ``TURNOUT_REPLAY`` and
     ``TURNOUT_FSYNC`` (1 is on), ``TURNOUT_MEMORY``, ``TURNOUT_MAX_BODY_BYTES``, ``TURNOUT_MAX_IN_FLIGHT``,
     ``TURNOUT_MAX_CONNECTIONS``, ``TURNOUT_POLL_SECONDS`` (between two looks at the ledger); ``TURNOUT_WORKER`` is set by the supervisor of several.
@@ -103,9 +104,29 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         limits=_limits(environment),
         poll_seconds=_seconds(environment, "TURNOUT_POLL_SECONDS", 1.0),
         socket_path=Path(path).absolute() if (path := environment.get("TURNOUT_SOCKET")) else None,
+        nats_url=environment.get("TURNOUT_NATS_URL") or None,
         worker=_count(environment, "TURNOUT_WORKER", 0),
         shared_port="TURNOUT_WORKER" in environment,
     )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_broker(url: str, *, guarded: bool) -> None:
+    """Refuse what is no broker's address, and one on which anybody may ask."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("nats", "tls") or not parts.hostname:
+        raise SettingsError(f"TURNOUT_NATS_URL must be nats://HOST:PORT or tls://HOST:PORT, got a {parts.scheme!r}")
+    if not guarded and not parts.username and not _is_loopback(parts.hostname):
+        rule = "name a user and password in it, or set TURNOUT_TOKEN"
+        raise SettingsError(f"TURNOUT_NATS_URL {parts.hostname!r} is not a loopback address: {rule}")
 
 
 def _limits(environment: Mapping[str, str]) -> Limits:

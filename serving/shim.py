@@ -122,6 +122,31 @@ class Shim:
         self.metrics.count_outcomes(outcomes)
         return [outcome_key(outcome) for outcome in outcomes]
 
+    def adopt(self, decisions: Sequence[Decision]) -> int:
+        """Log what clients decided while no shim answered, and return how many of them are news.
+
+        What was logged under the same id stands: then only the answer was lost. An event that was never decided here gets
+        at its next delivery what the client decided.
+
+        Raises
+        ------
+        Problem
+            422 for a stream that is not configured, 503 if the disk refuses: nothing was accepted.
+        """
+        for decision in decisions:
+            if decision.stream not in self.plan.streams:
+                raise Problem(422, f"no stream {decision.stream!r} is configured", "$.stream")
+        by_id = {decision.decision_id: decision for decision in decisions}
+        news = [decision for name, decision in by_id.items() if self.decision(name) is None]
+        try:
+            places = self.recorder.append(*map(_ENCODER.encode, news)) if news else []
+        except OSError as error:
+            raise Problem(503, f"fallbacks cannot be logged: {error.strerror or error}") from None
+        for decision, place in zip(news, places, strict=True):
+            self.metrics.count_adopted(decision.stream)
+            self._remember_fallback(decision, place)
+        return len(news)
+
     def decision(self, decision_id: str) -> Decision | None:
         """Return a recent decision by its id, None for one that is not remembered."""
         for mark in (identity.mark_of(decision_id), identity.fingerprint("id", decision_id)):
@@ -216,6 +241,13 @@ class Shim:
         self.memory.remember(mark, place)
         if not identity.tells(decision_id, mark):  # an id of the client's own making
             self.memory.remember(identity.fingerprint("id", decision_id), place)
+
+    def _remember_fallback(self, decision: Decision, place: int) -> None:
+        mark = identity.fingerprint(decision.stream, decision.event_source, decision.event_id)
+        if self._logged(mark) is None:
+            self._remember(mark, decision.decision_id, place)
+        else:  # to be found by its id, and the event keeps the decision it had
+            self.memory.remember(identity.fingerprint("id", decision.decision_id), place)
 
     def _logged(self, mark: int) -> Decision | None:
         place = self.memory.place(mark)

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -15,6 +15,7 @@ def demo(
     approver: str = "demo reviewer",
     json_path: Annotated[Path | None, Parameter(name="--json")] = None,
     keep: bool = False,
+    broker: Literal["http", "nats"] = "http",
     dry_run: bool = False,
 ) -> int:
     """Replay September to December through the running system, closing the loop, and end with a table.
@@ -33,6 +34,8 @@ def demo(
         Also write the figures to this file.
     keep
         Let the servers run until interrupted.
+    broker
+        How the replay asks and reports: over HTTP, or over a NATS server that is started for it.
     dry_run
         Say what would be removed, and do nothing.
     """
@@ -45,5 +48,5 @@ def demo(
         return 1
     from scenarios.flights.demo import Options, main
 
-    main(Options(home=whole, fast=fast, wait=wait, approver=approver, json_path=json_path, keep=keep))
+    main(Options(home=whole, fast=fast, wait=wait, approver=approver, json_path=json_path, keep=keep, broker=broker))
     return 0

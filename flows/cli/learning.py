@@ -10,13 +10,14 @@ from flows.cli import telling
 Json = Annotated[bool, Parameter(name="--json")]
 
 
-def ingest(*sources: Path, as_of: str | None = None, dry_run: bool = False, as_json: Json = False) -> int:
+def ingest(*sources: str, as_of: str | None = None, dry_run: bool = False, as_json: Json = False) -> int:
     """Take decisions and outcomes into the warehouse; running it twice equals running it once.
 
     Parameters
     ----------
     sources
-        Files or folders (spool, CSV, Parquet, JSON Lines, CloudEvents); default is the shims' spool.
+        Files or folders (spool, CSV, Parquet, JSON Lines, CloudEvents), and streams (nats://HOST:PORT/STREAM); default is the
+        shims' spool, and the stream of outcomes where TURNOUT_NATS_URL is set.
     as_of
         The instant to run at (RFC 3339); default is now.
     dry_run
@@ -24,15 +25,18 @@ def ingest(*sources: Path, as_of: str | None = None, dry_run: bool = False, as_j
     as_json
         Print JSON.
     """
+    from features.message_reader import is_address
+
     settings = telling.attach()
     if dry_run:
-        roots = sources or (settings.spool_path,)
+        roots = [Path(source) for source in sources or settings.outcome_sources if not is_address(source)]
         files = [f for root in roots for f in ([root] if root.is_file() else sorted(root.rglob("*"))) if f.is_file()]
         telling.table(("file", "bytes"), ((file, file.stat().st_size) for file in files))
         return 0
     from flows import ingest as flow
 
-    return telling.report(flow.ingest([str(source.absolute()) for source in sources], as_of), as_json=as_json)
+    wanted = [source if is_address(source) else str(Path(source).absolute()) for source in sources]
+    return telling.report(flow.ingest(wanted, as_of), as_json=as_json)
 
 
 def retrain(stream: str, *, as_of: str | None = None, dry_run: bool = False, as_json: Json = False) -> int:

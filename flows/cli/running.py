@@ -15,6 +15,9 @@ def up(
     mlflow_port: int = 5000,
     prefect_port: int = 4200,
     shim_port: int = 8100,
+    nats: bool = False,
+    nats_port: int = 4222,
+    nats_monitor_port: int = 8222,
     replay: bool = False,
     dry_run: bool = False,
 ) -> int:
@@ -22,8 +25,10 @@ def up(
 
     Parameters
     ----------
-    mlflow_port, prefect_port, shim_port
+    mlflow_port, prefect_port, shim_port, nats_port, nats_monitor_port
         Where they listen on loopback; 0 takes any that is free.
+    nats
+        Start a NATS server as well, over which the shim answers and from which outcomes are ingested (turnout[nats]).
     replay
         Let requests to the shim bring their own time.
     dry_run
@@ -31,10 +36,13 @@ def up(
     """
     from flows import settings
     from flows.components import Ports
-    from flows.stack import Stack
+    from flows.stack import ALL, Stack
 
-    ports = Ports(mlflow=mlflow_port, prefect=prefect_port, shim=shim_port)
-    stack = Stack(settings.read(), ports=ports, replay=replay)
+    ports = Ports(
+        mlflow=mlflow_port, prefect=prefect_port, shim=shim_port, nats=nats_port, nats_monitor=nats_monitor_port
+    )
+    parts = (*ALL, "nats") if nats else ALL
+    stack = Stack(settings.read(), components=parts, ports=ports, replay=replay)
     if dry_run:
         telling.table(("component", "address"), stack.urls.items())
         return 0

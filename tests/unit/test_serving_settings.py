@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,24 @@ def test_workers_have_states_and_spools_of_their_own_and_share_the_overrides() -
     assert first.overrides_path == second.overrides_path
     assert (first.spool_prefix, second.spool_prefix) == ("shim", "shim1")
     assert settings.read({}).shared_port is False
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("http://127.0.0.1:4222", "must be nats://HOST:PORT or tls://HOST:PORT, got a 'http'"),
+        ("nats://", "must be nats://HOST:PORT"),
+        ("nats://broker.example:4222", "'broker.example' is not a loopback address"),
+    ],
+)
+def test_a_broker_that_anybody_may_ask_over_is_refused(url: str, rule: str) -> None:
+    with pytest.raises(SettingsError, match=f"TURNOUT_NATS_URL.*{re.escape(rule)}"):
+        settings.read({"TURNOUT_NATS_URL": url})
+
+
+def test_a_broker_on_loopback_or_with_a_key_to_it_is_taken_and_its_password_is_not_shown() -> None:
+    assert settings.read({}).nats_url is None
+    assert settings.read({"TURNOUT_NATS_URL": "nats://localhost:4222"}).nats_url == "nats://localhost:4222"
+    guarded = settings.read({"TURNOUT_NATS_URL": "tls://ann:secret@broker.example:4222"})
+    assert "secret" not in repr(guarded)
+    assert settings.read({"TURNOUT_NATS_URL": "nats://broker.example", "TURNOUT_TOKEN": "t"}).nats_url
