@@ -1,4 +1,4 @@
-"""Builds the C form of the scoring engine where there is a compiler; where there is none, numpy scores the same tables."""
+"""Builds what has a form in C where there is a compiler; where there is none, numpy and Python do the same work."""
 
 import os
 import shutil
@@ -10,7 +10,10 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE, PRODUCT = Path("models/masks.c"), Path("models/_masks.abi3.so")
+PRODUCTS = {
+    Path("models/masks.c"): Path("models/_masks.abi3.so"),
+    Path("serving/keys.c"): Path("serving/_keys.abi3.so"),
+}
 LIMITED_API = "0x030B0000"  # one build serves Python 3.11 and everything after it
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-ffp-contract=off", f"-DPy_LIMITED_API={LIMITED_API}")
 
@@ -23,16 +26,23 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # it is generic 
         if self.target_name != "wheel":
             return
         root = Path(self.root)
-        (root / PRODUCT).unlink(missing_ok=True)  # one of another machine would be taken for ours
-        if reason := compile_masks(root):
-            self.app.display_warning(f"the scoring engine stays in numpy: {reason}")
+        remove(root)  # one of another machine would be taken for ours
+        if reason := compile_all(root):
+            remove(root)
+            self.app.display_warning(f"what could be in C stays in numpy and Python: {reason}")
             return
-        build_data["artifacts"].append(f"/{PRODUCT.as_posix()}")
+        build_data["artifacts"].extend(f"/{product.as_posix()}" for product in PRODUCTS.values())
         build_data["pure_python"] = False
         build_data["tag"] = f"cp311-abi3-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
 
 
-def compile_masks(root: Path) -> str:
+def remove(root: Path) -> None:
+    """Remove every product under ``root``."""
+    for product in PRODUCTS.values():
+        (root / product).unlink(missing_ok=True)
+
+
+def compile_all(root: Path) -> str:
     """Compile under ``root``; return why it could not be done, nothing where it was."""
     if sys.platform == "win32":
         return "not built on Windows"
@@ -43,9 +53,9 @@ def compile_masks(root: Path) -> str:
     if not (include / "Python.h").exists():
         return "Python's headers are not there"
     link = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-lm",)
-    command = [compiler, *FLAGS, f"-I{include}", str(SOURCE), "-o", str(PRODUCT), *link]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603 - the system's compiler
-    if done.returncode:
-        (root / PRODUCT).unlink(missing_ok=True)
-        return f"{Path(compiler).name} failed: {(done.stderr.strip().splitlines() or ['without a word'])[0]}"
+    for source, product in PRODUCTS.items():
+        command = [compiler, *FLAGS, f"-I{include}", str(source), "-o", str(product), *link]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603 - the system's compiler
+        if done.returncode:
+            return f"{Path(compiler).name} failed: {(done.stderr.strip().splitlines() or ['without a word'])[0]}"
     return ""

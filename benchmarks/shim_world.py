@@ -12,7 +12,8 @@ import numpy as np
 
 from features import config
 from features.vector import CategoryColumn
-from models import fit
+from models import compiling, fit
+from models.card import read_card
 from models.releases import bundle, transitions
 from models.releases.ledger import Ledger
 from models.releases.store import Store
@@ -163,4 +164,5 @@ def _train(folder: Path, *, seed: int) -> str:
         trained={},
     )
     fit.train(examples, folder, subject)
+    compiling.compile_router(folder, read_card(folder))  # as the flow that retrains does
     return bundle.seal(folder, kind="router")

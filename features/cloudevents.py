@@ -9,12 +9,13 @@ from msgspec import Meta, Struct
 
 from features import clock
 from features.config import Configuration
-from features.records import Candidate, Decision, Event, Identifier, Record
+from features.records import Candidate, Decision, Event, Identifier, Record, Scalar
 
 SPEC_VERSION = "1.0"
 DECISION_TYPE = "turnout.decision"
 OUTCOME_TYPE = "turnout.outcome"
 _SCALARS = (float, int, str)  # a tuple, which is looked through twice as fast as a union; bool is an int
+_SCALAR_TYPES = frozenset((*_SCALARS, bool, type(None)))
 TIMESTAMP_RULE = "an RFC 3339 instant with its zone"
 
 
@@ -76,14 +77,22 @@ def event_of(cloud_event: CloudEvent, configuration: Configuration) -> Event:
         stream=stream,
         time=clock.utc(cloud_event.time) if cloud_event.time else None,
         key=cloud_event.partitionkey,
-        attributes={k: v for k, v in cloud_event.data.items() if v is None or isinstance(v, _SCALARS)},
+        attributes=_scalars(cloud_event.data),
         text=text,
         labels=_labels(cloud_event.dataclassification),
     )
 
 
+def _scalars(data: Mapping[str, Any]) -> dict[str, Scalar]:
+    if _SCALAR_TYPES.issuperset(map(type, data.values())):  # mostly, and told at once
+        return dict(data)
+    return {name: value for name, value in data.items() if value is None or isinstance(value, _SCALARS)}
+
+
 def _labels(classification: str | None) -> tuple[str, ...]:
-    return tuple(filter(None, (label.strip() for label in (classification or "").split(","))))
+    if classification is None:
+        return ()
+    return tuple(filter(None, (label.strip() for label in classification.split(","))))
 
 
 def from_headers(headers: Mapping[str, str], body: bytes) -> CloudEvent:

@@ -77,7 +77,7 @@ class Objective(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ``success`` may be 0/1 or a probability, the rest observed or expected; ``over_sla`` is the probability of
         exceeding ``sla_latency_ms`` where the caller predicts it (observed latencies give it themselves).
         """
-        value = np.zeros_like(success)
+        value = np.zeros(success.shape)
         if self.success:
             value += self.success * success
         if self.latency_minute:

@@ -1,10 +1,12 @@
 """The feature vectors of an event's candidates: the one function that computes them, at serving and in training alike."""
 
 import hashlib
+import struct
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import isfinite
 from types import MappingProxyType
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -15,11 +17,13 @@ from numpy.typing import NDArray
 
 from features import content as contents
 from features.content import Content
-from features.expressions import SPACES, Compiled, compile_expression, names_in
+from features.expressions import SPACES, compile_expression, names_in
+from features.layout import Layout, field_reader
 from features.records import Candidate, DestinationState, Event, Scalar
 
 Floats = NDArray[np.float64]
 Cell = float | int | bool | str | None  # of a row that is being gathered
+Categories = tuple[str | None, ...]
 Attributes = Mapping[str, Scalar]
 
 STATE_FIELDS = frozenset(DestinationState.__struct_fields__) - {"observed_at", "measures"}
@@ -29,7 +33,10 @@ _TIME: Mapping[str, Callable[[datetime], float]] = {
     "day_of_year": lambda at: float(at.timetuple().tm_yday),
 }
 
-
+# What is the event's comes first: it is gathered once.
+_NUMBER_SPACES = ("event", "time", "content", "expression", "candidate", "destination", "state", "measure")
+_CATEGORY_SPACES = ("event", "content", "destination", "candidate")
+_TOLD = (*SPACES, "measure", "expression")  # text is refused in this order
 _NAN = float("nan")
 _NOTHING: Attributes = MappingProxyType({})
 
@@ -96,10 +103,14 @@ def _content_names(text: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Vectors:
-    """Feature vectors of one event's candidates: ``numbers`` float64[n_candidates, n_numbers], NaN where missing."""
+    """Feature vectors of one event's candidates.
+
+    ``numbers`` float64[n_candidates, n_numbers], NaN where missing; ``logged`` are the same, None where missing.
+    """
 
     numbers: Floats
-    categories: list[list[str | None]]
+    categories: tuple[Categories, ...]
+    logged: tuple[tuple[float | None, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -117,8 +128,8 @@ class CategoryColumn:
 class FeatureSet:
     """Compiled feature definitions.
 
-    Most columns are plain names: those are gathered row by row, the event's once for all. Only what computes goes through an
-    expression.
+    Most columns are plain names: those are gathered space by space, the event's once for all candidates. Only what computes
+    goes through an expression.
     """
 
     def __init__(self, definitions: FeatureDefinitions, destinations: Mapping[str, Attributes]) -> None:
@@ -129,24 +140,19 @@ class FeatureSet:
         self.content_names = definitions.content_names
         self._destinations = destinations
         self._zone = ZoneInfo(definitions.zone)
-        self._expressions: list[tuple[int, Compiled]] = []
-        plain: dict[str, list[tuple[int, str]]] = {space: [] for space in (*SPACES, "measure")}
-        for column, text in enumerate(definitions.numbers.values()):
-            space, _, name = text.strip().partition(".")
-            if space not in SPACES or not name.isidentifier():
-                self._expressions.append((column, compile_expression(text)))
-            elif space == "state" and name not in STATE_FIELDS:
-                plain["measure"].append((column, name))
-            else:
-                plain[space].append((column, name))
-        self._plain = plain
-        self._blank: list[Cell] = [_NAN] * len(self.number_names)
-        categories = [text.partition(".")[::2] for text in definitions.categories.values()]
-        places = [(place, *of) for place, of in enumerate(categories)]
-        self._event_categories = [(place, name) for place, space, name in places if space == "event"]
-        self._content_categories = [place for place, space, _ in places if space == "content"]
-        self._own_categories = [of for of in places if of[1] not in ("event", "content")]
-        self._n_categories = len(categories)
+        columns = [_place(text) for text in definitions.numbers.values()]
+        self._numbers = Layout.of(columns, _NUMBER_SPACES)
+        self._order = None if self._numbers.is_in_order else np.array(self._numbers.order)
+        self._expressions = [
+            (column, compile_expression(name)) for column, (space, name) in enumerate(columns) if space == "expression"
+        ]
+        self._reads_time = bool(self._numbers.names["time"] or self._expressions)
+        self._read_state = field_reader(self._numbers.names["state"])
+        self._categories = Layout.of(
+            [text.partition(".")[::2] for text in definitions.categories.values()], _CATEGORY_SPACES
+        )
+        self._arrange = self._categories.arranger()
+        self._categories_of = {name: self._destination_categories(name) for name in destinations}
 
     def vectors(
         self, event: Event, candidates: Sequence[Candidate], at: datetime, content: Content | None = None
@@ -160,91 +166,91 @@ class FeatureSet:
         FeatureTypeError
             If an attribute that a number reads is text.
         """
-        local = at.astimezone(self._zone)
-        numbers = self._numbers(event, candidates, local, content)
+        local = at.astimezone(self._zone) if self._reads_time else at
+        numbers = self._floats(self._gather(event, candidates, local, content), len(candidates))
         if self._expressions:
             scope = _Scope(event, candidates, self._destinations, local, content)
             for column, evaluate in self._expressions:
                 numbers[:, column] = evaluate(scope)
-        if np.isinf(numbers).any():
+        rows: list[list[float]] = numbers.tolist()
+        logged: tuple[tuple[float | None, ...], ...] = tuple(map(tuple, rows))
+        if not isfinite(sum(map(sum, rows))):  # something is missing or infinite, or the sum is
             numbers[np.isinf(numbers)] = np.nan
-        return Vectors(numbers, self._categories(event, candidates, content))
+            logged = tuple([tuple([cell if isfinite(cell) else None for cell in row]) for row in rows])
+        shared = self._shared_categories(event, content)
+        categories = tuple([self._own_categories(candidate, shared) for candidate in candidates])
+        return Vectors(numbers, categories, logged)
 
-    def _numbers(
+    def _gather(
         self, event: Event, candidates: Sequence[Candidate], local: datetime, content: Content | None
-    ) -> Floats:
-        """Return the columns that are plain names, float64[n_candidates, n_numbers], NaN elsewhere."""
-        plain, shared = self._plain, self._blank.copy()
-        for column, name in plain["event"]:
-            shared[column] = event.attributes.get(name, _NAN)
-        for column, name in plain["time"]:
-            shared[column] = _TIME[name](local)
-        if content is not None:
-            for column, name in plain["content"]:
-                shared[column] = content.number(name)
+    ) -> list[Cell]:
+        """Return the cells of all candidates, one after the other, None where missing; so is what an expression computes."""
+        names, destinations = self._numbers.names, self._destinations
+        shared: list[Cell] = list(map(event.attributes.get, names["event"]))
+        shared += [_TIME[name](local) for name in names["time"]]
+        shared += [None if content is None else content.number(name) for name in names["content"]]
+        shared += [None for _ in names["expression"]]
+        of_candidate, of_destination, measures = names["candidate"], names["destination"], names["measure"]
+        unknown = [None for _ in (*names["state"], *measures)]
         cells: list[Cell] = []
         for candidate in candidates:
-            row = shared.copy()
-            self._gather(candidate, row)
-            cells += row
-        return self._floats(cells).reshape(len(candidates), len(shared))
+            cells += shared
+            cells += map(candidate.attributes.get, of_candidate)
+            if of_destination:
+                cells += map(destinations.get(candidate.destination, _NOTHING).get, of_destination)
+            state = candidate.state
+            if state is None:
+                cells += unknown
+                continue
+            cells += self._read_state(state)
+            if measures:
+                cells += map(state.measures.get, measures)
+        return cells
 
-    def _gather(self, candidate: Candidate, row: list[Cell]) -> None:
-        """Fill in the columns that are the candidate's own."""
-        plain, state = self._plain, candidate.state
-        attributes: Attributes = candidate.attributes
-        for column, name in plain["candidate"]:
-            row[column] = attributes.get(name, _NAN)
-        if plain["destination"]:
-            attributes = self._destinations.get(candidate.destination, _NOTHING)
-            for column, name in plain["destination"]:
-                row[column] = attributes.get(name, _NAN)
-        if state is not None:
-            for column, name in plain["state"]:
-                row[column] = getattr(state, name)
-            for column, name in plain["measure"]:
-                row[column] = state.measures.get(name, _NAN)
-
-    def _floats(self, cells: list[Cell]) -> Floats:
-        """Return ``cells``, row after row, as float64[n]; None is NaN."""
-        known = [_NAN if cell is None else cell for cell in cells] if None in cells else cells
+    def _floats(self, cells: Sequence[Cell], n_candidates: int) -> Floats:
+        """Return gathered cells as float64[n_candidates, n_numbers], in the order of the definitions; None is NaN."""
         try:
-            return np.frombuffer(array("d", known))  # type: ignore[type-var]  # text is what raises
-        except TypeError:
+            floats = bytearray(struct.pack(f"{len(cells)}d", *cells))  # in half of an array's time
+        except struct.error:  # something is missing, text, or too large
             self._refuse_text(cells)
-            raise
+            floats = bytearray(array("d", [_NAN if cell is None else cell for cell in cells]))  # type: ignore[type-var]  # no text is left
+        numbers = np.frombuffer(floats).reshape(n_candidates, len(self.number_names))
+        return numbers if self._order is None else numbers.take(self._order, axis=1)
 
-    def _refuse_text(self, cells: list[Cell]) -> None:
-        """Name the first column that holds text, in the order of the spaces."""
-        n_numbers = len(self.number_names)
-        for space, columns in self._plain.items():
-            for start in range(0, len(cells), n_numbers):
-                for column, name in columns:
-                    if isinstance(cell := cells[start + column], str):
-                        of = "state" if space == "measure" else space
-                        raise FeatureTypeError(f"{of}.{name} must be a number, got {cell!r}")
+    def _refuse_text(self, cells: Sequence[Cell]) -> None:
+        """Raise for the first column that holds text, in the order of the spaces."""
+        columns = self._numbers.gathered
+        texts = [place for place, cell in enumerate(cells) if isinstance(cell, str)]
+        if texts:
+            place = min(texts, key=lambda place: _TOLD.index(columns[place % len(columns)][0]))
+            space, name = columns[place % len(columns)]
+            of = "state" if space == "measure" else space
+            raise FeatureTypeError(f"{of}.{name} must be a number, got {cells[place]!r}")
 
-    def _categories(
-        self, event: Event, candidates: Sequence[Candidate], content: Content | None
-    ) -> list[list[str | None]]:
-        """Return one list of categories per candidate."""
-        shared: list[str | None] = [None] * self._n_categories
-        for place, name in self._event_categories:
-            shared[place] = _text(event.attributes.get(name))
-        for place in self._content_categories:
-            shared[place] = None if content is None else content.category()
-        rows = []
-        for candidate in candidates:
-            row = shared.copy()
-            for place, space, name in self._own_categories:
-                if space == "candidate":
-                    row[place] = _text(candidate.attributes.get(name))
-                elif name == "name":
-                    row[place] = candidate.destination
-                else:
-                    row[place] = _text(self._destinations.get(candidate.destination, _NOTHING).get(name))
-            rows.append(row)
-        return rows
+    def _shared_categories(self, event: Event, content: Content | None) -> Categories:
+        names = self._categories.names
+        read = map(_text, map(event.attributes.get, names["event"]))
+        return *read, *(None if content is None else content.category() for _ in names["content"])
+
+    def _own_categories(self, candidate: Candidate, shared: Categories) -> Categories:
+        name, of_candidate = candidate.destination, self._categories.names["candidate"]
+        row = shared + (self._categories_of.get(name) or self._destination_categories(name))
+        if of_candidate:
+            row += tuple(map(_text, map(candidate.attributes.get, of_candidate)))
+        return self._arrange(row)
+
+    def _destination_categories(self, destination: str) -> Categories:
+        attributes = self._destinations.get(destination, _NOTHING)
+        names = self._categories.names["destination"]
+        return tuple([destination if name == "name" else _text(attributes.get(name)) for name in names])
+
+
+def _place(text: str) -> tuple[str, str]:
+    """Return the space and the name of a number that is a plain name, else ``expression``."""
+    space, _, name = text.strip().partition(".")
+    if space not in SPACES or not name.isidentifier():
+        return "expression", text
+    return ("measure" if space == "state" and name not in STATE_FIELDS else space), name
 
 
 class _Scope:

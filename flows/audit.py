@@ -146,8 +146,8 @@ def _rescored(wired: Wiring, decision: Decision, digest: str) -> list[Alternativ
     numbers = np.array(
         [[np.nan if cell is None else cell for cell in row] for row in decision.numbers], dtype=np.float64
     )
-    value = earlier.score(numbers, decision.categories).value
-    eligible = np.array([name not in decision.excluded for name in decision.destinations])
+    value = earlier.score(numbers, decision.categories).value.tolist()
+    eligible = [name not in decision.excluded for name in decision.destinations]
     told = f"the champion before, {digest[:_SHORT]}"
     return [_alternative(told, decision, policy.greedy(value, eligible), "asked again, without exploration")]
 

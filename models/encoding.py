@@ -10,6 +10,7 @@ from features.vector import CategoryColumn
 Floats = NDArray[np.float64]
 MISSING = float("nan")
 _ROWS_AT_ONCE = 65_536
+_KEPT_EVENTS = 128  # whose candidates' categories are kept with their codes: many events have the same ones
 
 
 class Encoder:
@@ -18,16 +19,28 @@ class Encoder:
     def __init__(self, categories: Mapping[str, Sequence[str]]) -> None:
         """Take the order of every category column, as the model's card has it."""
         self._codes = [{value: float(code) for code, value in enumerate(order)} for order in categories.values()]
+        self._kept: dict[tuple[tuple[str | None, ...], ...], Floats] = {}
 
     def rows(self, numbers: Floats, categories: Sequence[Sequence[str | None]]) -> Floats:
         """Return float64[n, n_numbers + n_categories] for a few candidates, one list of categories per row."""
-        n_numbers = numbers.shape[1]
-        matrix = np.empty((len(numbers), n_numbers + len(self._codes)))
-        matrix[:, :n_numbers] = numbers
-        matrix[:, n_numbers:] = [
-            [codes.get(value, MISSING) for codes, value in zip(self._codes, values, strict=True)]  # type: ignore[arg-type]  # None is in no order
+        wanted = tuple(map(tuple, categories))
+        codes = self._kept.get(wanted)
+        if codes is None:
+            codes = self._encode(wanted)
+        return np.concatenate((numbers, codes), axis=1)
+
+    def _encode(self, categories: tuple[tuple[str | None, ...], ...]) -> Floats:
+        """Return float64[n, n_categories]; it is kept where every value is of the order, so that what is kept is small."""
+        found = [
+            (value, codes.get(value, MISSING))  # type: ignore[arg-type]  # None is in no order
             for values in categories
+            for codes, value in zip(self._codes, values, strict=True)
         ]
+        matrix = np.array([code for _, code in found]).reshape(len(categories), len(self._codes))
+        if all(value is None or code == code for value, code in found):  # noqa: PLR0124 - NaN
+            if len(self._kept) >= _KEPT_EVENTS:
+                self._kept.clear()
+            self._kept[categories] = matrix
         return matrix
 
     def columns(

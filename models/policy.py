@@ -1,15 +1,16 @@
-"""From predicted values to a choice: eligible mask, values, distribution, draw; numpy only, one arithmetic for shim and evaluation.
+"""From predicted values to a choice: eligible mask, values, distribution, draw; one arithmetic for shim and evaluation.
 
-Every function comes in two forms that agree: for one decision (``values`` and ``eligible`` over its candidates), and for
-a log (``values`` of the eligible rows alone, decision i at rows ``offsets[i]:offsets[i + 1]``). Ties go to the candidate
+Every function comes in two forms that agree: for one decision (``values`` and ``eligible`` over its candidates, in plain
+floats: for so few, numpy's calls would take longer than their work), and for a log (arrays; ``values`` of the eligible
+rows alone, decision i at rows ``offsets[i]:offsets[i + 1]``). Ties go to the candidate
 that comes first, unless a budget draws between them: ``values`` are then net of prices, and ``greedy`` is the distribution
 that `models.budget` makes of them.
 """
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,9 @@ from features.choices import Exploration
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+Distribution = tuple[float, ...]
 
 _SUM_TOLERANCE = 1e-9  # what is passed in may have travelled as JSON; what is returned sums to 1 within 1e-12
-
-
-_FEW = 64  # candidates: a loop over so many takes no longer than numpy's calls
 
 
 class PolicyError(ValueError):
@@ -38,8 +36,8 @@ class NothingEligibleError(PolicyError):
     """No candidate is eligible."""
 
 
-def greedy(values: Floats, eligible: Mask) -> Floats:
-    """Return the distribution, float64[n_candidates], that is sure of the best eligible candidate.
+def greedy(values: Sequence[float], eligible: Sequence[bool]) -> Distribution:
+    """Return the distribution, one probability per candidate, that is sure of the best eligible candidate.
 
     Raises
     ------
@@ -51,12 +49,12 @@ def greedy(values: Floats, eligible: Mask) -> Floats:
     return _certain(_best(values, eligible), len(values))
 
 
-def epsilon_floor(values: Floats, eligible: Mask, epsilon: float) -> Floats:
+def epsilon_floor(values: Sequence[float], eligible: Sequence[bool], epsilon: float) -> Distribution:
     """Return the greedy distribution over a floor of ``epsilon / n_eligible``."""
     return floor(greedy(values, eligible), eligible, epsilon)
 
 
-def squarecb(values: Floats, eligible: Mask, gamma: float, value_range: float) -> Floats:
+def squarecb(values: Sequence[float], eligible: Sequence[bool], gamma: float, value_range: float) -> Distribution:
     """Return the distribution of SquareCB: the nearer a value is to the best, the more often its candidate is tried.
 
     ``p(a) = 1 / (k + gamma * (v(best) - v(a)) / value_range)`` for each of the k eligible but the best, which takes the
@@ -65,42 +63,50 @@ def squarecb(values: Floats, eligible: Mask, gamma: float, value_range: float) -
     efficient contextual bandits with regression oracles", 2020.
     """
     _check_squarecb(gamma, value_range)
-    best = _best(values, eligible)
-    gaps = np.where(eligible, values[best] - values, 0.0) / value_range
-    spread: Floats = np.where(eligible, 1.0 / (np.count_nonzero(eligible) + gamma * gaps), 0.0)
+    best, n_eligible = _best(values, eligible), _count(eligible)
+    highest = values[best]
+    spread = [
+        1.0 / (n_eligible + gamma * ((highest - value) / value_range)) if may else 0.0
+        for value, may in zip(values, eligible, strict=True)
+    ]
     spread[best] = 0.0
-    spread[best] = 1.0 - spread.sum()
-    return spread
+    spread[best] = 1.0 - float(np.sum(spread))  # added in pairs, as a log's
+    return tuple(spread)
 
 
-def static(order: Sequence[int], eligible: Mask) -> Floats:
+def static(order: Iterable[int], eligible: Sequence[bool]) -> Distribution:
     """Return the distribution that is sure of the first eligible index in ``order``; indices it leaves out come last."""
-    for index in (*order, *range(len(eligible))):
+    for index in chain(order, range(len(eligible))):
         if eligible[index]:
             return _certain(index, len(eligible))
     raise NothingEligibleError(f"none of {len(eligible)} candidates is eligible")
 
 
-def floor(distribution: Floats, eligible: Mask, epsilon: float) -> Floats:
+def floor(distribution: Sequence[float], eligible: Sequence[bool], epsilon: float) -> Distribution:
     """Return ``(1 - epsilon) * distribution + epsilon / n_eligible`` over the eligible."""
     _check_share("epsilon", epsilon)
-    return (1.0 - epsilon) * distribution + eligible * (epsilon / _count(eligible))
+    kept, least = 1.0 - epsilon, epsilon / _count(eligible)
+    return tuple([kept * share + (least if may else 0.0) for share, may in zip(distribution, eligible, strict=True)])
 
 
 def explore(
-    values: Floats, eligible: Mask, exploration: Exploration, value_range: float, greedy: Floats | None = None
-) -> Floats:
+    values: Sequence[float],
+    eligible: Sequence[bool],
+    exploration: Exploration,
+    value_range: float,
+    greedy: Sequence[float] | None = None,
+) -> Distribution:
     """Return the distribution a stream's ``exploration`` asks for; every eligible candidate has the floor's probability.
 
     ``none`` has no floor: its log supports no claim about other choices; nor does a decision that its exploration budget
     leaves at ``greedy`` (see `afford_log`).
     """
     if greedy is not None or exploration.is_bounded:
-        _count(eligible)
-        spread, offsets = np.zeros(len(values)), np.array([0, np.count_nonzero(eligible)])
-        kept = None if greedy is None else greedy[eligible]
-        spread[eligible] = explore_log(values[eligible], offsets, exploration, value_range, kept)
-        return spread
+        offsets, rows = np.array([0, _count(eligible)]), np.array(eligible, np.bool_)
+        kept = None if greedy is None else np.array(greedy)[rows]
+        spread = np.zeros(len(values))
+        spread[rows] = explore_log(np.array(values)[rows], offsets, exploration, value_range, kept)
+        return tuple(spread.tolist())
     if exploration.kind == "none":
         return _certain(_best(values, eligible), len(values))
     if exploration.kind == "epsilon":
@@ -108,7 +114,7 @@ def explore(
     return floor(squarecb(values, eligible, exploration.gamma, value_range), eligible, exploration.epsilon)
 
 
-def mixture(distributions: Sequence[Floats], shares: Sequence[float]) -> Floats:
+def mixture(distributions: Sequence[Sequence[float]], shares: Sequence[float]) -> Distribution:
     """Return the distribution of drawing a policy by ``shares`` and then a candidate by that policy's own.
 
     Raises
@@ -120,13 +126,13 @@ def mixture(distributions: Sequence[Floats], shares: Sequence[float]) -> Floats:
         _check_share("share", share)
     if abs(sum(shares) - 1.0) > _SUM_TOLERANCE:
         raise PolicyError(f"shares must sum to 1, got {list(shares)}")
-    mixed: Floats = np.zeros_like(distributions[0])
+    mixed = [0.0] * len(distributions[0])
     for distribution, share in zip(distributions, shares, strict=True):
-        mixed += share * distribution
-    return mixed
+        mixed = [so_far + share * each for so_far, each in zip(mixed, distribution, strict=True)]
+    return tuple(mixed)
 
 
-def choose(distribution: Floats, u: float) -> int:
+def choose(distribution: Sequence[float], u: float) -> int:
     """Return the index that the uniform draw ``u`` in [0, 1) selects, by inverting the cumulative distribution.
 
     A candidate of probability 0 is never selected, whatever the rounding of the sum.
@@ -138,12 +144,11 @@ def choose(distribution: Floats, u: float) -> int:
     """
     if not 0.0 <= u < 1.0:
         raise PolicyError(f"a draw lies in [0, 1), got {u}")
-    probabilities = distribution.tolist()
-    cumulative = list(accumulate(probabilities))
-    if not (abs(cumulative[-1] - 1.0) <= _SUM_TOLERANCE and min(probabilities) >= 0.0):
-        raise PolicyError(f"a distribution is nonnegative and sums to 1, got {probabilities}")
+    cumulative = list(accumulate(distribution))
+    if not (abs(cumulative[-1] - 1.0) <= _SUM_TOLERANCE and min(distribution) >= 0.0):
+        raise PolicyError(f"a distribution is nonnegative and sums to 1, got {list(distribution)}")
     index = bisect_right(cumulative, u)  # the first whose cumulative probability exceeds u
-    return index if index < len(probabilities) else int(np.flatnonzero(distribution)[-1])
+    return index if index < len(cumulative) else max(i for i, share in enumerate(distribution) if share)
 
 
 def greedy_log(values: Floats, offsets: Integers) -> Floats:
@@ -236,30 +241,25 @@ def afford_log(
     return np.where(np.repeat(is_affordable, n_eligible), mixed, greedy)
 
 
-def _certain(index: int, n_candidates: int) -> Floats:
-    certain: Floats = np.zeros(n_candidates)
-    certain[index] = 1.0
-    return certain
+def _certain(index: int, n_candidates: int) -> Distribution:
+    return (0.0,) * index + (1.0,) + (0.0,) * (n_candidates - index - 1)
 
 
-def check(values: Floats, eligible: Mask) -> None:
+def check(values: Sequence[float], eligible: Sequence[bool]) -> None:
     """Raise `NothingEligibleError` or `UnusableValuesError` where no choice can be made."""
-    _count(eligible)
-    _check_values(values[eligible])
+    _best(values, eligible)
 
 
-def _best(values: Floats, eligible: Mask) -> int:
-    if len(values) > _FEW:
-        check(values, eligible)
-        return int(np.where(eligible, values, -np.inf).argmax())
+def _best(values: Sequence[float], eligible: Sequence[bool]) -> int:
     best, highest = -1, -math.inf
-    for index, (value, may) in enumerate(zip(values.tolist(), eligible.tolist(), strict=True)):
-        if may and (value > highest or not math.isfinite(value)):
-            best, highest = index, value
+    for index, (value, may) in enumerate(zip(values, eligible, strict=True)):
+        if may:
             if not math.isfinite(value):
-                break
-    if best < 0 or not math.isfinite(highest):
-        check(values, eligible)
+                raise UnusableValuesError(f"values of eligible candidates must be finite, got {value}")
+            if value > highest:
+                best, highest = index, value
+    if best < 0:
+        raise NothingEligibleError(f"none of {len(eligible)} candidates is eligible")
     return best
 
 
@@ -275,8 +275,8 @@ def _best_rows(values: Floats, offsets: Integers) -> Integers:
     return np.minimum.reduceat(np.where(is_best, np.arange(len(values)), len(values)), starts)
 
 
-def _count(eligible: Mask) -> int:
-    n_eligible = int(np.count_nonzero(eligible))
+def _count(eligible: Sequence[bool]) -> int:
+    n_eligible = sum(eligible)
     if not n_eligible:
         raise NothingEligibleError(f"none of {len(eligible)} candidates is eligible")
     return n_eligible

@@ -3,6 +3,7 @@
 ``prices.json`` lies beside the card and is sealed with it: who approves the router approves its prices.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +20,10 @@ from models import policy
 from models.budget import Limit, Prices
 from models.card import Card, ContractMismatchError
 from models.meter import Meter
+from models.policy import Distribution
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 NotNegative = Annotated[float, Meta(ge=0.0)]
 
 PRICES_FILE = "prices.json"
@@ -122,9 +123,14 @@ def load(folder: Path, card: Card) -> Tariff | None:
 
 
 def distribution(
-    values: Floats, use: Floats, eligible: Mask, prices: Prices, exploration: Exploration, value_range: float
-) -> tuple[Floats, Floats]:
-    """Return one decision's distribution under ``prices`` and its net values, each float64[n_candidates].
+    values: Sequence[float],
+    use: Floats,
+    eligible: Sequence[bool],
+    prices: Prices,
+    exploration: Exploration,
+    value_range: float,
+) -> tuple[Distribution, tuple[float, ...]]:
+    """Return one decision's distribution under ``prices`` and its net values, one of each per candidate.
 
     ``use`` float64[n_resources, n_candidates]. The greedy choice is the priced one, which draws between candidates that
     tie within the limits; exploration spreads from there, by the net values.
@@ -135,9 +141,10 @@ def distribution(
         If nothing is eligible, or an eligible value is no number.
     """
     policy.check(values, eligible)
-    net, greedy = prices.net(values, use), np.zeros(len(values))
-    greedy[eligible] = prices.soften(net[eligible], np.array([0, np.count_nonzero(eligible)]))
-    return policy.explore(net, eligible, exploration, value_range, greedy), net
+    rows, net, greedy = np.array(eligible), prices.net(np.array(values), use), np.zeros(len(values))
+    greedy[rows] = prices.soften(net[rows], np.array([0, np.count_nonzero(rows)]))
+    net_values = tuple(net.tolist())
+    return policy.explore(net_values, eligible, exploration, value_range, greedy.tolist()), net_values
 
 
 def distribution_log(

@@ -53,14 +53,14 @@ def rank(decision: Decision, static_order: tuple[str, ...]) -> tuple[str, ...]:
     The assigned one comes first, then by the probability of having been assigned, by the deciding model's value, and by
     the static routes.
     """
-    values = decision.predictions.get(decision.arm, {}).get("value", ())
-    places = {destination: place for place, destination in reversed(list(enumerate(static_order)))}
-
-    def wanted(index: int) -> tuple[bool, float, float, int]:
-        destination = decision.destinations[index]
-        value = values[index] if values else 0.0
-        place = places.get(destination, len(static_order))
-        return destination != decision.assigned, -decision.mixture[index], -value, place
-
-    eligible = (i for i, destination in enumerate(decision.destinations) if destination not in decision.excluded)
-    return tuple(decision.destinations[index] for index in sorted(eligible, key=wanted))
+    values = decision.predictions.get(decision.arm, {}).get("value") or (0.0,) * len(decision.destinations)
+    last = len(static_order)
+    places = dict(zip(reversed(static_order), reversed(range(last)), strict=True))  # of two the first counts
+    names, assigned, excluded = decision.destinations, decision.assigned, decision.excluded
+    wanted = [
+        (name != assigned, -probability, -value, places.get(name, last), index)
+        for index, (name, probability, value) in enumerate(zip(names, decision.mixture, values, strict=True))
+        if name not in excluded
+    ]
+    wanted.sort()
+    return tuple([names[index] for *_, index in wanted])

@@ -1,20 +1,19 @@
 """An event as it comes to be decided: who might serve it, who of them may, the features of each, and the static choice."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import numpy as np
-from numpy.typing import NDArray
+from msgspec import Struct
 
 from features.records import Candidate, Event
 from features.vector import Vectors
 from models import policy
+from models.policy import Distribution
 from serving.plan import StreamPlan
 from serving.reading import Reading
 from serving.view import Classifier
 
-Floats = NDArray[np.float64]
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class NoEligibleDestinationError(ValueError):
@@ -29,16 +28,14 @@ class FeatureRangeError(ValueError):
     """A number too large to be a feature."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Question:
+class Question(Struct, frozen=True, kw_only=True):
     """What is asked: an event, and who could serve it (no destination twice)."""
 
     event: Event
     candidates: tuple[Candidate, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
+class Case(Struct, frozen=True, kw_only=True):
     """An event with everyone who might serve it, who of them may, and the features of each. ``refused``: nobody may.
 
     ``reading`` is what the classifier in force said; it stands in ``vectors``, which are logged.
@@ -49,7 +46,7 @@ class Case:
     at: datetime
     candidates: tuple[Candidate, ...]
     excluded: dict[str, str]
-    eligible: NDArray[np.bool_]
+    eligible: tuple[bool, ...]
     vectors: Vectors
     refused: bool
     reading: Reading
@@ -70,25 +67,17 @@ class Case:
         event = self.event
         return event.key if self.plan.stream.sticky and event.key is not None else f"{event.source}/{event.id}"
 
-    def static(self, first: Sequence[str] = ()) -> Floats:
+    def static(self, first: Sequence[str] = ()) -> Distribution:
         """Return the distribution that is sure of the static routes' choice, or of the first of ``first`` that may serve the event."""
-        index_of = {candidate.destination: index for index, candidate in enumerate(self.candidates)}
-        order = [index_of[name] for name in (*first, *self.plan.static_order(self.event)) if name in index_of]
+        names = [candidate.destination for candidate in self.candidates]
+        order = (names.index(name) for name in (*first, *self.plan.static_order(self.event)) if name in names)
         return policy.static(order, self.eligible)
-
-    def logged_numbers(self) -> tuple[tuple[float | None, ...], ...]:
-        """Return the number features as they are logged: None where missing."""
-        numbers = self.vectors.numbers
-        if np.isnan(numbers).any():
-            rows = numbers.tolist()
-            return tuple(tuple(None if cell != cell else cell for cell in row) for row in rows)  # noqa: PLR0124 - NaN
-        return tuple(map(tuple, numbers.tolist()))
 
     def state_age_ms(self) -> float | None:
         """Return the age of the oldest state that was used, None where none is dated."""
-        states = [candidate.state for candidate in self.candidates]
-        observed = [state.observed_at for state in states if state is not None and state.observed_at is not None]
-        return (self.at - min(observed)) / timedelta(milliseconds=1) if observed else None
+        states = [candidate.state for candidate in self.candidates if candidate.state is not None]
+        observed = [state.observed_at for state in states if state.observed_at is not None]
+        return (self.at - min(observed)) / _MILLISECOND if observed else None
 
 
 def frame(question: Question, plan: StreamPlan, at: datetime, classifier: Classifier | None = None) -> Case:
@@ -116,7 +105,7 @@ def frame(question: Question, plan: StreamPlan, at: datetime, classifier: Classi
         vectors = plan.features.vectors(event, candidates, at, reading.content)
     except OverflowError as error:
         raise FeatureRangeError(f"an attribute is beyond a 64-bit float: {error}") from None
-    eligible = np.array([candidate.destination not in excluded for candidate in candidates])
+    eligible = tuple([candidate.destination not in excluded for candidate in candidates])
     return Case(
         event=event,
         plan=plan,

@@ -6,16 +6,17 @@ destination, or an error.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from features.randomness import uniform
 from features.records import Arm, Decision, Override
 from models import policy
+from models.policy import Distribution
 from serving import proposals
 from serving.case import Case, Question, frame
 from serving.plan import StreamPlan
@@ -27,8 +28,7 @@ Floats = NDArray[np.float64]
 NO_DEBTS: Mapping[str, Floats] = MappingProxyType({})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decided:
+class Decided(Struct, frozen=True, kw_only=True):
     """A decision, the models that failed on the way to it, and the debt of the one that made it where that has prices.
 
     ``debt`` is (digest, float64[n_resources]): what the model used beyond its limits so far, this decision included.
@@ -39,12 +39,11 @@ class Decided:
     debt: tuple[str, Floats] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Assignment:
+class _Assignment(Struct, frozen=True, kw_only=True):
     """Who was chosen, from which distribution, and why."""
 
     index: int
-    mixture: Floats
+    mixture: Distribution
     reason: str
     arm: Arm = "static"
     arm_probability: float = 1.0
@@ -120,7 +119,7 @@ def decide_statically(
 
 def _certain(proposed: Proposals, reason: str, override: Override | None = None) -> _Assignment:
     distribution = proposed.distributions["static"]
-    index = int(distribution.argmax())
+    index = _likeliest(distribution)
     return _Assignment(index=index, mixture=distribution, reason=reason, override=override, explored=False)
 
 
@@ -153,11 +152,15 @@ def _reason(case: Case, arm: Arm, view: StreamView, proposed: Proposals, index: 
     if fault := proposed.faults.get(arm):
         return f"static: fallback: {fault.reason}"
     distribution, limited = proposed.distributions[arm], arm in proposed.uses
-    if distribution.argmax() != index:
+    if _likeliest(distribution) != index:
         return f"{arm}: explored, or drawn between equals within the limits" if limited else f"{arm}: explored"
     best = "highest expected value within the limits" if limited else "highest expected value"
-    unexplored = case.plan.stream.exploration.is_bounded and np.count_nonzero(distribution) == 1
-    return f"{arm}: {best}{', not explored' if unexplored and np.count_nonzero(case.eligible) > 1 else ''}"
+    unexplored = case.plan.stream.exploration.is_bounded and sum(map(bool, distribution)) == 1
+    return f"{arm}: {best}{', not explored' if unexplored and sum(case.eligible) > 1 else ''}"
+
+
+def _likeliest(distribution: Distribution) -> int:
+    return distribution.index(max(distribution))
 
 
 def _settle(
@@ -191,13 +194,13 @@ def _record(
         mode=view.mode,
         reason=_explain(assignment, proposed),
         assigned=case.candidates[assignment.index].destination,
-        propensity=float(assignment.mixture[assignment.index]),
-        destinations=tuple(candidate.destination for candidate in case.candidates),
-        mixture=tuple(assignment.mixture.tolist()),
-        policies={name: tuple(distribution.tolist()) for name, distribution in proposed.distributions.items()},
+        propensity=assignment.mixture[assignment.index],
+        destinations=tuple([candidate.destination for candidate in case.candidates]),
+        mixture=assignment.mixture,
+        policies=proposed.distributions,
         feature_set=case.plan.features.version,
-        numbers=case.logged_numbers(),
-        categories=tuple(map(tuple, case.vectors.categories)),
+        numbers=case.vectors.logged,
+        categories=case.vectors.categories,
         predictions=proposed.predictions,
         excluded=case.excluded,
         arm=assignment.arm,

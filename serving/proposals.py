@@ -6,19 +6,23 @@ share of the mixture stays what it was, and the propensity is true.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from math import isfinite
 from typing import Self
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from features.vector import Vectors
 from models import policy, tariff
+from models.policy import Distribution
+from models.router import Scores
 from serving.case import Case
 from serving.reading import Fault, Reading
 from serving.view import Model, ModelRole, StreamView
 
 Floats = NDArray[np.float64]
+Predictions = dict[str, tuple[float, ...]]  # by head, one number per candidate
 DECIDING_MODES = ("canary", "on")  # in the others the static routes decide
 
 
@@ -26,8 +30,7 @@ class UnfitModelError(ValueError):
     """A model that reads another feature set, or predicts what is no number."""
 
 
-@dataclass(kw_only=True)
-class Proposals:
+class Proposals(Struct, kw_only=True):
     """The distribution of every policy, by its name.
 
     ``uses`` holds, per role whose model has prices, what each candidate would use: float64[n_resources, n_candidates].
@@ -35,14 +38,14 @@ class Proposals:
     why the features had to do without the event's content.
     """
 
-    distributions: dict[str, Floats]
-    predictions: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
-    uses: dict[str, Floats] = field(default_factory=dict)
-    faults: dict[str, Fault] = field(default_factory=dict)
-    unread: dict[str, Fault] = field(default_factory=dict)
+    distributions: dict[str, Distribution]
+    predictions: dict[str, Predictions] = {}
+    uses: dict[str, Floats] = {}
+    faults: dict[str, Fault] = {}
+    unread: dict[str, Fault] = {}
 
     @classmethod
-    def only(cls, case: Case, static: Floats) -> Self:
+    def only(cls, case: Case, static: Distribution) -> Self:
         """Return the policies of a case that the static routes alone decide."""
         proposals = cls(distributions={"static": static})
         proposals.note(case.reading)
@@ -78,8 +81,10 @@ def _score(case: Case, view: StreamView, debts: Mapping[str, Floats], proposals:
         try:
             vectors, reading = case.seen_by(model.classifier)
             proposals.note(reading)
-            predictions = _predict(case, model, vectors)
-            distribution, use = _spread(case, model, vectors, predictions, debts.get(model.digest))
+            scores = _ask(case, model, vectors)
+            predictions = _told(case, scores)
+            use = _use(case, model, vectors, scores)
+            distribution = _spread(case, model, predictions, use, debts.get(model.digest))
         except (UnfitModelError, policy.PolicyError) as error:
             fault = Fault(digest=model.digest, reason=f"{role}: {error}", raised=False)
             proposals.stand_in(role, fault, deciding=deciding)
@@ -90,32 +95,46 @@ def _score(case: Case, view: StreamView, debts: Mapping[str, Floats], proposals:
             proposals.distributions[role] = distribution
             if use is not None:
                 proposals.uses[role] = use
-            proposals.predictions[role] = {name: tuple(head.tolist()) for name, head in predictions.items()}
+            proposals.predictions[role] = predictions
 
 
-def _spread(
-    case: Case, model: Model, vectors: Vectors, predictions: dict[str, Floats], debt: Floats | None
-) -> tuple[Floats, Floats | None]:
-    """Return the model's distribution and, where it has prices, the use of each candidate; its net values join the predictions."""
-    stream, values = case.plan.stream, predictions["value"]
-    value_range, priced = stream.objective.high - stream.objective.low, model.tariff
-    if priced is None:
-        return policy.explore(values, case.eligible, stream.exploration, value_range), None
-    destinations = [candidate.destination for candidate in case.candidates]
-    use, prices = priced.meter.event(destinations, vectors.numbers, predictions), priced.paced(debt)
-    distribution, predictions["net_value"] = tariff.distribution(
-        values, use, case.eligible, prices, stream.exploration, value_range
-    )
-    return distribution, use
-
-
-def _predict(case: Case, model: Model, vectors: Vectors) -> dict[str, Floats]:
+def _ask(case: Case, model: Model, vectors: Vectors) -> Scores:
     wanted = case.plan.features.version
     if model.router.feature_set != wanted:
         raise UnfitModelError(f"reads feature set {model.router.feature_set}, the stream has {wanted}")
-    scores = model.router.score(vectors.numbers, vectors.categories)
-    predictions = {"value": scores.value, **{str(name): head for name, head in scores.heads.items()}}
-    for name, predicted in predictions.items():
-        if predicted.shape != case.eligible.shape or not np.isfinite(predicted).all():
-            raise UnfitModelError(f"{name} must be one finite number per candidate, got {predicted.tolist()}")
+    return model.router.score(vectors.numbers, vectors.categories)
+
+
+def _told(case: Case, scores: Scores) -> Predictions:
+    """Return the value and the heads of every candidate, as they are logged."""
+    n_candidates = len(case.candidates)
+    predictions: Predictions = {}
+    for name, predicted in (("value", scores.value), *scores.heads.items()):
+        told = predicted.tolist()
+        if predicted.shape != (n_candidates,) or not all(map(isfinite, told)):
+            raise UnfitModelError(f"{name} must be one finite number per candidate, got {told}")
+        predictions[name] = tuple(told)
     return predictions
+
+
+def _use(case: Case, model: Model, vectors: Vectors, scores: Scores) -> Floats | None:
+    """Return what each candidate would use, float64[n_resources, n_candidates], None for a model without prices."""
+    if model.tariff is None:
+        return None
+    destinations = [candidate.destination for candidate in case.candidates]
+    return model.tariff.meter.event(destinations, vectors.numbers, {"value": scores.value, **scores.heads})
+
+
+def _spread(
+    case: Case, model: Model, predictions: Predictions, use: Floats | None, debt: Floats | None
+) -> Distribution:
+    """Return the model's distribution; where it has prices, its net values join the predictions."""
+    stream, values = case.plan.stream, predictions["value"]
+    value_range = stream.objective.high - stream.objective.low
+    if model.tariff is None or use is None:
+        return policy.explore(values, case.eligible, stream.exploration, value_range)
+    prices = model.tariff.paced(debt)
+    distribution, predictions["net_value"] = tariff.distribution(
+        values, use, case.eligible, prices, stream.exploration, value_range
+    )
+    return distribution

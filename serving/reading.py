@@ -1,15 +1,15 @@
 """What a stream's classifiers say of an event: the one in force, for the log, and those that routers pin, for their scores."""
 
-from dataclasses import dataclass
 from typing import Self
+
+from msgspec import Struct
 
 from features.content import Content
 from features.records import Event
 from serving.view import Classifier
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fault:
+class Fault(Struct, frozen=True, kw_only=True):
     """A model that failed on an event. ``raised`` tells an exception of its own from a prediction that is no number."""
 
     digest: str
@@ -17,8 +17,7 @@ class Fault:
     raised: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reading:
+class Reading(Struct, frozen=True, kw_only=True):
     """What one classifier said of an event. ``digest`` is None, and so is ``content``, where none is there or it failed."""
 
     digest: str | None = None

@@ -1,4 +1,5 @@
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -23,8 +24,9 @@ def hook() -> ModuleType:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    (tmp_path / "models").mkdir()
-    shutil.copy(ROOT / "models" / "masks.c", tmp_path / "models")
+    for source in ("models/masks.c", "serving/keys.c"):
+        (tmp_path / source).parent.mkdir()
+        shutil.copy(ROOT / source, tmp_path / source)
     return tmp_path
 
 
@@ -49,14 +51,15 @@ def build(hook: ModuleType, root: Path, target: str = "wheel") -> tuple[dict[str
 def test_a_wheel_takes_the_product_along_and_says_for_which_platform(hook: ModuleType, tree: Path) -> None:
     data, warnings = build(hook, tree)
     assert warnings == []
-    assert data["artifacts"] == ["/models/_masks.abi3.so"]
+    assert data["artifacts"] == ["/models/_masks.abi3.so", "/serving/_keys.abi3.so"]
     assert not data["pure_python"]
     assert data["tag"].startswith("cp311-abi3-")
-    program = "import _masks; print(_masks.Masks.__name__)"
+    program = "import _keys, _masks; print(_masks.Masks.__name__, _keys.may_repeat(b'{}'))"
+    path = os.pathsep.join([str(tree / "models"), str(tree / "serving")])
     ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=tree / "models", capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], env={"PYTHONPATH": path}, capture_output=True, text=True, check=True
     )
-    assert ran.stdout == "Masks\n"
+    assert ran.stdout == "Masks False\n"
 
 
 def test_without_a_compiler_the_installation_goes_on_and_an_older_product_is_gone(
@@ -65,14 +68,15 @@ def test_without_a_compiler_the_installation_goes_on_and_an_older_product_is_gon
     (tree / "models" / "_masks.abi3.so").write_bytes(b"of another machine")
     monkeypatch.setenv("PATH", "")
     data, warnings = build(hook, tree)
-    assert warnings == ["the scoring engine stays in numpy: no C compiler is there"]
+    assert warnings == ["what could be in C stays in numpy and Python: no C compiler is there"]
     assert data == {"artifacts": [], "pure_python": True}
     assert not (tree / "models" / "_masks.abi3.so").exists()
 
 
 def test_a_compiler_that_fails_is_quoted_in_one_line(hook: ModuleType, tree: Path) -> None:
-    (tree / "models" / "masks.c").write_text("#error not today\n")
+    (tree / "serving" / "keys.c").write_text("#error not today\n")
     _, (warning,) = build(hook, tree)
+    assert not (tree / "models" / "_masks.abi3.so").exists()  # all of it or nothing
     assert "not today" in warning or "no C compiler" in warning
     assert "\n" not in warning
 

@@ -37,19 +37,19 @@ def said(label: str | None = "refund") -> Content:
 def test_every_candidate_reads_what_the_text_says() -> None:
     vectors = FeatureSet(DEFINITIONS, {}).vectors(EVENT, CANDIDATES, AT, said())
     np.testing.assert_array_equal(vectors.numbers, [[0.7, 1.0, 0.7, 1.4, 0.0]] * 2)
-    assert vectors.categories == [["refund", "a"], ["refund", "b"]]
+    assert vectors.categories == (("refund", "a"), ("refund", "b"))
 
 
 def test_out_of_scope_is_a_value_of_its_own() -> None:
     vectors = FeatureSet(DEFINITIONS, {}).vectors(EVENT, CANDIDATES, AT, said(None))
-    assert vectors.categories[0] == [contents.OUT_OF_SCOPE, "a"]
+    assert vectors.categories[0] == (contents.OUT_OF_SCOPE, "a")
     assert vectors.numbers[0, 1] == 0.0
 
 
 def test_without_a_classifier_or_a_text_everything_of_it_is_missing() -> None:
     vectors = FeatureSet(DEFINITIONS, {}).vectors(EVENT, CANDIDATES, AT)
     np.testing.assert_array_equal(vectors.numbers, [[np.nan] * 4 + [1.0]] * 2)
-    assert vectors.categories == [[None, "a"], [None, "b"]]
+    assert vectors.categories == ((None, "a"), (None, "b"))
 
 
 def test_a_class_that_shares_its_slug_or_has_none_cannot_be_read() -> None:

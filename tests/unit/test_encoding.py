@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,8 @@ def test_a_log_is_encoded_as_its_rows_are(rows: list[list[str | None]]) -> None:
         CategoryColumn(np.array([-1 if r[c] is None else VALUES.index(r[c]) for r in rows]), VALUES) for c in range(2)
     ]
     encoder = Encoder(ORDERS)
-    np.testing.assert_array_equal(encoder.rows(numbers, rows), encoder.columns(numbers, columns))
+    for _ in range(2):  # found, and as it was kept
+        np.testing.assert_array_equal(encoder.rows(numbers, rows), encoder.columns(numbers, columns))
 
 
 def test_an_unknown_category_and_a_missing_one_are_both_missing() -> None:
@@ -29,3 +32,17 @@ def test_the_inputs_are_not_mutated() -> None:
     numbers = np.ones((1, 1))
     Encoder(ORDERS).rows(numbers, [["a", "b"]])[:] = 7.0
     assert numbers[0, 0] == 1.0
+
+
+def test_no_text_is_kept_that_is_not_in_the_order() -> None:
+    encoder, text = Encoder(ORDERS), "unseen" * 1_000
+    before = sys.getrefcount(text)
+    encoder.rows(np.zeros((1, 1)), [[text, "b"]])
+    assert sys.getrefcount(text) == before
+
+
+def test_more_kinds_of_events_than_are_kept_are_encoded_all_the_same() -> None:
+    names = tuple(map(str, range(300)))
+    encoder = Encoder({"name": names})
+    for name in (*names, *names):
+        assert encoder.rows(np.zeros((1, 0)), [[name]]).tolist() == [[float(name)]]

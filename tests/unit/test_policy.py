@@ -42,6 +42,14 @@ def arrays(rows: list[tuple[float, bool]]) -> tuple[Floats, Mask]:
     return np.array([value for value, _ in rows]), np.array([kept for _, kept in rows])
 
 
+def explore(values: Floats, eligible: Mask, exploration: Exploration, value_range: float) -> Floats:
+    return np.array(policy.explore(values.tolist(), eligible.tolist(), exploration, value_range))
+
+
+def greedy(values: Floats, eligible: Mask) -> Floats:
+    return np.array(policy.greedy(values.tolist(), eligible.tolist()))
+
+
 def oracle(rows: list[tuple[float, bool]], exploration: Exploration, value_range: float) -> list[Fraction]:
     """Compute the distribution in exact arithmetic, candidate by candidate, from the published formulas."""
     kept = [index for index, (_, eligible) in enumerate(rows) if eligible]
@@ -63,7 +71,7 @@ def test_every_distribution_equals_the_exact_oracle(
     rows: list[tuple[float, bool]], exploration: Exploration, value_range: float
 ) -> None:
     values, eligible = arrays(rows)
-    distribution = policy.explore(values, eligible, exploration, value_range)
+    distribution = explore(values, eligible, exploration, value_range)
     assert distribution == pytest.approx([float(share) for share in oracle(rows, exploration, value_range)], abs=1e-12)
 
 
@@ -73,7 +81,7 @@ def test_a_distribution_sums_to_one_keeps_its_floor_and_leaves_the_ineligible_al
     rows: list[tuple[float, bool]], exploration: Exploration
 ) -> None:
     values, eligible = arrays(rows)
-    distribution = policy.explore(values, eligible, exploration, 1.0)
+    distribution = explore(values, eligible, exploration, 1.0)
     assert abs(distribution.sum() - 1.0) <= 1e-12
     assert (distribution[~eligible] == 0.0).all()
     lowest = 0.0 if exploration.kind == "none" else exploration.epsilon / eligible.sum()
@@ -81,7 +89,7 @@ def test_a_distribution_sums_to_one_keeps_its_floor_and_leaves_the_ineligible_al
 
 
 @settings(deadline=None)
-@given(st.lists(st.lists(VALUE, min_size=1, max_size=9), max_size=8), EXPLORATION, st.floats(0.1, 10.0))
+@given(st.lists(st.lists(VALUE, min_size=1, max_size=20), max_size=8), EXPLORATION, st.floats(0.1, 10.0))
 def test_the_log_form_agrees_with_the_single_form(
     decisions: list[list[float]], exploration: Exploration, value_range: float
 ) -> None:
@@ -89,8 +97,11 @@ def test_the_log_form_agrees_with_the_single_form(
     flat = np.array([value for values in decisions for value in values], dtype=np.float64)
     together = policy.explore_log(flat, offsets, exploration, value_range)
     for start, end in itertools.pairwise(offsets.tolist()):
-        alone = policy.explore(flat[start:end], np.ones(end - start, bool), exploration, value_range)
-        assert together[start:end] == pytest.approx(alone, abs=1e-14)
+        alone = explore(flat[start:end], np.ones(end - start, bool), exploration, value_range)
+        if exploration.kind == "squarecb":  # numpy adds a slice in another order than an array
+            assert together[start:end] == pytest.approx(alone, abs=1e-14)
+        else:
+            assert together[start:end].tolist() == alone.tolist()
 
 
 @settings(deadline=None, max_examples=60)
@@ -99,10 +110,10 @@ def test_exploring_costs_at_most_its_budget_and_keeps_the_least_propensity_or_do
     rows: list[tuple[float, bool]], exploration: Exploration
 ) -> None:
     values, eligible = arrays(rows)
-    found = policy.explore(values, eligible, exploration, 1.0)
-    best = policy.greedy(values, eligible)
+    found = explore(values, eligible, exploration, 1.0)
+    best = greedy(values, eligible)
     unbounded = msgspec.structs.replace(exploration, budget=None, min_propensity=0.0)
-    exploring = policy.explore(values, eligible, unbounded, 1.0)
+    exploring = explore(values, eligible, unbounded, 1.0)
     allowance, least = exploration.allowance(1.0), exploration.min_propensity
     assert abs(found.sum() - 1.0) <= 1e-12
     assert (found[~eligible] == 0.0).all()
@@ -129,7 +140,7 @@ def test_the_log_form_of_a_bounded_spread_agrees_bit_for_bit(
     flat = np.array([value for values in decisions for value in values], dtype=np.float64)
     together = policy.explore_log(flat, offsets, exploration, value_range)
     for start, end in itertools.pairwise(offsets.tolist()):
-        alone = policy.explore(flat[start:end], np.ones(end - start, bool), exploration, value_range)
+        alone = explore(flat[start:end], np.ones(end - start, bool), exploration, value_range)
         if exploration.is_bounded:
             assert together[start:end].tolist() == alone.tolist()
         else:
@@ -139,29 +150,29 @@ def test_the_log_form_of_a_bounded_spread_agrees_bit_for_bit(
 def test_the_budget_mixes_the_spread_with_the_greedy_choice_by_the_largest_weight() -> None:
     values, everyone = np.array([1.0, 0.0]), np.ones(2, bool)
     exploration = Exploration(epsilon=0.4, budget=0.05)  # the whole spread would cost .2: a quarter of it is affordable
-    assert policy.explore(values, everyone, exploration, 1.0) == pytest.approx([0.95, 0.05])
+    assert explore(values, everyone, exploration, 1.0) == pytest.approx([0.95, 0.05])
     in_shares = Exploration(epsilon=0.4, budget_share=0.025)
-    assert policy.explore(values, everyone, in_shares, 2.0) == pytest.approx([0.95, 0.05])
+    assert explore(values, everyone, in_shares, 2.0) == pytest.approx([0.95, 0.05])
 
 
 def test_a_floor_that_the_budget_does_not_pay_for_is_not_explored_at_all() -> None:
     everyone = np.ones(2, bool)
     exploration = Exploration(epsilon=0.4, budget=0.05, min_propensity=0.1)
-    assert policy.explore(np.array([1.0, 0.0]), everyone, exploration, 1.0).tolist() == [1.0, 0.0]
-    assert policy.explore(np.array([1.0, 0.5]), everyone, exploration, 1.0) == pytest.approx([0.9, 0.1])
+    assert explore(np.array([1.0, 0.0]), everyone, exploration, 1.0).tolist() == [1.0, 0.0]
+    assert explore(np.array([1.0, 0.5]), everyone, exploration, 1.0) == pytest.approx([0.9, 0.1])
     with np.errstate(all="raise"):  # what is left of the budget is below 0, and the whole spread costs nothing
         dear = Exploration(epsilon=0.0, budget=0.05, min_propensity=0.1)
-        assert policy.explore(np.array([1.0, 0.0]), everyone, dear, 1.0).tolist() == [1.0, 0.0]
-    near = policy.explore(np.array([1.0, 0.9]), everyone, exploration, 1.0)
+        assert explore(np.array([1.0, 0.0]), everyone, dear, 1.0).tolist() == [1.0, 0.0]
+    near = explore(np.array([1.0, 0.9]), everyone, exploration, 1.0)
     assert near == pytest.approx([1 - 0.8 * 0.2 - 0.1, 0.8 * 0.2 + 0.1])
     with pytest.raises(PolicyError, match=r"min_propensity 0\.6 cannot be kept by 2 candidates"):
-        policy.explore(np.zeros(2), everyone, Exploration(min_propensity=0.6), 1.0)
+        explore(np.zeros(2), everyone, Exploration(min_propensity=0.6), 1.0)
 
 
 def test_a_budget_of_nothing_is_greedy_and_sure() -> None:
     for kind in ("epsilon", "squarecb"):
         exploration = Exploration(kind=kind, budget=0.0)  # type: ignore[arg-type]
-        assert policy.explore(np.array([0.5, 0.5]), np.ones(2, bool), exploration, 1.0).tolist() == [1.0, 0.0]
+        assert explore(np.array([0.5, 0.5]), np.ones(2, bool), exploration, 1.0).tolist() == [1.0, 0.0]
 
 
 def test_squarecb_leaves_the_rest_to_the_priced_choice_and_agrees_with_itself_where_that_is_sure() -> None:
@@ -180,48 +191,48 @@ def test_squarecb_leaves_the_rest_to_the_priced_choice_and_agrees_with_itself_wh
 def test_a_draw_falls_on_the_candidate_whose_interval_holds_it(
     rows: list[tuple[float, bool]], exploration: Exploration, u: float
 ) -> None:
-    distribution = policy.explore(*arrays(rows), exploration, 1.0)
-    chosen = policy.choose(distribution, u)
+    distribution = explore(*arrays(rows), exploration, 1.0)
+    chosen = policy.choose(distribution.tolist(), u)
     assert distribution[chosen] > 0.0
     assert distribution[:chosen].sum() <= u + 1e-12
     assert u <= distribution[: chosen + 1].sum() + 1e-12
 
 
 def test_draws_realise_the_propensities_they_are_logged_with() -> None:
-    distribution = np.array([0.0, 0.125, 0.5, 0.0, 0.375, 0.0])
+    distribution = [0.0, 0.125, 0.5, 0.0, 0.375, 0.0]
     grid = (np.arange(8_000) + 0.5) / 8_000
     drawn = np.bincount([policy.choose(distribution, u) for u in grid], minlength=6)
-    assert (drawn / 8_000).tolist() == distribution.tolist()
+    assert (drawn / 8_000).tolist() == distribution
 
 
 def test_the_last_draw_never_falls_on_a_candidate_of_probability_zero() -> None:
-    short = np.array([0.1] * 10 + [0.0])  # ten tenths sum to 0.9999999999999999
-    assert short.cumsum()[-1] < 1.0
+    short = [0.1] * 10 + [0.0]  # ten tenths sum to 0.9999999999999999
+    assert sum(short) < 1.0
     assert policy.choose(short, np.nextafter(1.0, 0.0)) == 9
-    assert policy.choose(np.array([0.0, 1.0]), 0.0) == 1
+    assert policy.choose([0.0, 1.0], 0.0) == 1
 
 
 def test_ties_go_to_the_first_eligible_candidate() -> None:
     values, eligible = np.array([2.0, 2.0, 2.0]), np.array([False, True, True])
-    assert policy.greedy(values, eligible).tolist() == [0.0, 1.0, 0.0]
+    assert greedy(values, eligible).tolist() == [0.0, 1.0, 0.0]
     assert policy.greedy_log(values, np.array([0, 1, 3])).tolist() == [1.0, 1.0, 0.0]
 
 
 def test_squarecb_gives_equal_values_equal_chances_and_large_gamma_is_greedy() -> None:
-    everyone = np.ones(4, bool)
-    assert policy.squarecb(np.zeros(4), everyone, 10.0, 1.0).tolist() == [0.25] * 4
-    keen = policy.squarecb(np.array([0.0, 1.0, 0.5, 0.2]), everyone, 1e12, 1.0)
+    everyone = [True] * 4
+    assert policy.squarecb([0.0] * 4, everyone, 10.0, 1.0) == (0.25,) * 4
+    keen = policy.squarecb([0.0, 1.0, 0.5, 0.2], everyone, 1e12, 1.0)
     assert keen == pytest.approx([0.0, 1.0, 0.0, 0.0], abs=1e-9)
 
 
 def test_the_static_order_takes_its_first_eligible_and_then_the_order_of_the_candidates() -> None:
-    assert policy.static([2, 0], np.array([True, True, True])).tolist() == [0.0, 0.0, 1.0]
-    assert policy.static([2, 0], np.array([True, True, False])).tolist() == [1.0, 0.0, 0.0]
-    assert policy.static([2], np.array([False, True, False])).tolist() == [0.0, 1.0, 0.0]
+    assert policy.static([2, 0], [True, True, True]) == (0.0, 0.0, 1.0)
+    assert policy.static([2, 0], [True, True, False]) == (1.0, 0.0, 0.0)
+    assert policy.static([2], [False, True, False]) == (0.0, 1.0, 0.0)
 
 
 def test_a_mixture_weighs_each_policy_by_its_share() -> None:
-    mixed = policy.mixture([np.array([1.0, 0.0]), np.array([0.25, 0.75])], [0.9, 0.1])
+    mixed = policy.mixture([(1.0, 0.0), (0.25, 0.75)], [0.9, 0.1])
     assert mixed == pytest.approx([0.925, 0.075], abs=1e-15)
 
 
@@ -229,18 +240,18 @@ def test_a_mixture_weighs_each_policy_by_its_share() -> None:
 def test_a_value_that_is_no_number_is_refused_by_type_unless_it_is_not_eligible(broken: float) -> None:
     values = np.array([1.0, broken])
     with pytest.raises(UnusableValuesError, match="must be finite"):
-        policy.greedy(values, np.array([True, True]))
+        greedy(values, np.array([True, True]))
     with pytest.raises(UnusableValuesError, match="must be finite"):
         policy.greedy_log(values, np.array([0, 2]))
-    assert policy.greedy(values, np.array([True, False])).tolist() == [1.0, 0.0]
+    assert greedy(values, np.array([True, False])).tolist() == [1.0, 0.0]
 
 
 def test_an_empty_eligible_set_is_refused_by_type() -> None:
-    nobody = np.zeros(2, bool)
-    attempts: tuple[Callable[[], Floats], ...] = (
-        lambda: policy.greedy(np.zeros(2), nobody),
+    nobody = [False, False]
+    attempts: tuple[Callable[[], object], ...] = (
+        lambda: policy.greedy([0.0, 0.0], nobody),
         lambda: policy.static([0], nobody),
-        lambda: policy.floor(np.zeros(2), nobody, 0.1),
+        lambda: policy.floor([0.0, 0.0], nobody, 0.1),
         lambda: policy.greedy_log(np.zeros(2), np.array([0, 0, 2])),
     )
     for attempt in attempts:
@@ -249,16 +260,16 @@ def test_an_empty_eligible_set_is_refused_by_type() -> None:
 
 
 def test_impossible_shares_draws_and_distributions_are_refused_with_their_value() -> None:
-    fair = np.array([0.5, 0.5])
+    fair = (0.5, 0.5)
     attempts: dict[str, Callable[[], object]] = {
         "got 1.0": lambda: policy.choose(fair, 1.0),
         "got nan": lambda: policy.choose(fair, float("nan")),
-        "sums to 1": lambda: policy.choose(np.array([0.5, 0.4]), 0.1),
-        "nonnegative": lambda: policy.choose(np.array([1.5, -0.5]), 0.1),
+        "sums to 1": lambda: policy.choose((0.5, 0.4), 0.1),
+        "nonnegative": lambda: policy.choose((1.5, -0.5), 0.1),
         "shares must sum to 1": lambda: policy.mixture([fair, fair], [0.5, 0.6]),
         "share must lie": lambda: policy.mixture([fair, fair], [1.5, -0.5]),
-        "epsilon must lie": lambda: policy.epsilon_floor(np.zeros(2), np.ones(2, bool), 1.1),
-        "gamma=0": lambda: policy.squarecb(np.zeros(2), np.ones(2, bool), 0, 1.0),
+        "epsilon must lie": lambda: policy.epsilon_floor((0.0, 0.0), (True, True), 1.1),
+        "gamma=0": lambda: policy.squarecb((0.0, 0.0), (True, True), 0, 1.0),
         "value_range=0": lambda: policy.squarecb_log(np.zeros(2), np.array([0, 2]), 1.0, 0),
     }
     for message, attempt in attempts.items():

@@ -88,6 +88,22 @@ def test_what_is_not_given_or_not_finite_is_missing() -> None:
     assert numbers.shape == (2, 3)
 
 
+@settings(deadline=None)
+@given(
+    st.lists(NUMBERS | st.just(math.inf), min_size=3, max_size=3), st.permutations(["event.a", "state.x", "event.b"])
+)
+def test_what_is_logged_is_what_was_used_and_none_where_it_is_missing(values: list[Any], order: list[str]) -> None:
+    features = FeatureSet(FeatureDefinitions(numbers=dict(zip("pqr", order, strict=True))), DESTINATIONS)
+    a, b, x = values
+    state = DestinationState(measures={"x": x})
+    vectors = features.vectors(_event(a=a, b=b), _candidates(state, None), AT)
+    given = {"event.a": a, "event.b": b, "state.x": x}
+    expected = [None if given[name] in (None, math.inf) else float(given[name]) for name in order]
+    assert list(vectors.logged[0]) == expected
+    used = [[math.nan if cell is None else cell for cell in row] for row in vectors.logged]
+    np.testing.assert_array_equal(vectors.numbers, used)
+
+
 @pytest.mark.parametrize("text", ["event.amount", "event.amount * 2"])
 def test_text_where_a_number_is_read_is_refused_by_name(text: str) -> None:
     with pytest.raises(FeatureTypeError, match=r"event\.amount must be a number, got 'much'"):
@@ -104,7 +120,7 @@ def test_categories_are_text_or_missing() -> None:
         }
     )
     vectors = FeatureSet(definitions, DESTINATIONS).vectors(_event(country="NO"), _candidates(None, None, kind=7), AT)
-    assert vectors.categories == [["card", "NO", "eu", "7"], ["bank", "NO", None, "7"]]
+    assert vectors.categories == (("card", "NO", "eu", "7"), ("bank", "NO", None, "7"))
     assert vectors.numbers.shape == (2, 0)
 
 
