@@ -44,7 +44,7 @@ def begin(wired: Wiring) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, env=surroundings, start_new_session=True)
 
 
-def test_t08_a_killed_retraining_leaves_no_version_and_a_rerun_gives_the_same_bytes(
+def test_t08_w04_a_killed_retraining_leaves_no_version_and_a_rerun_gives_the_same_bytes(
     tmp_path: Path, tiny_text: str, play: Play
 ) -> None:
     wired, untouched = wire(tmp_path / "killed", tiny_text, play), wire(tmp_path / "untouched", tiny_text, play)

@@ -111,7 +111,7 @@ def test_a_running_stack_tells_its_state_and_a_stopped_one_none(settings: Settin
     assert stack.state(settings.home) is None
 
 
-def test_the_state_of_a_stack_that_was_killed_is_not_believed(settings: Settings) -> None:
+def test_w01_the_state_of_a_stack_that_was_killed_is_not_believed_and_flows_run_alone(settings: Settings) -> None:
     settings.home.mkdir()
     (settings.home / "stack.lock").touch()
     (settings.home / "stack.json").write_text(json.dumps({"pid": 1, "components": {"mlflow": {}}}))
