@@ -68,8 +68,8 @@ class Gate(Part, frozen=True, kw_only=True):
     that was withdrawn or rolled back.
 
     The guardrails say by how much the challenger's arm may do worse: in its share of failures, of outcomes that never
-    came, of latencies above ``latency_limit_ms``, and in its mean cost as a share of ``cost_limit_usd``, above which a
-    cost counts as that; without such a limit that guardrail is off. Of a sticky key the first ``max_key_decisions`` on each
+    came, of latencies above the objective's ``sla_latency_ms`` (which may have a weight of 0), and in its mean cost as a
+    share of ``cost_limit_usd``, above which a cost counts as that; without such a limit that guardrail is off. Of a sticky key the first ``max_key_decisions`` on each
     rung count: more make every bet smaller, fewer waste decisions.
     """
 
@@ -85,7 +85,6 @@ class Gate(Part, frozen=True, kw_only=True):
     cooldown_hours: Annotated[float, Meta(ge=0.0)] = 24.0
     max_failure_rise: Probability = 0.05
     max_unanswered_rise: Probability = 0.05
-    latency_limit_ms: Annotated[float, Meta(gt=0.0)] | None = None
     max_slow_rise: Probability = 0.05
     cost_limit_usd: Annotated[float, Meta(gt=0.0)] | None = None
     max_cost_rise_share: Probability = 0.05
@@ -98,16 +97,6 @@ class Gate(Part, frozen=True, kw_only=True):
         shares = [rung.share for rung in self.ladder]
         if not shares or shares != sorted(set(shares)):
             raise ValueError(f"ladder shares must rise from rung to rung, got {shares}")
-
-    @property
-    def max_rises(self) -> dict[str, float]:
-        """By how much each harm that is guarded may rise in the challenger's arm."""
-        rises = {"failure": self.max_failure_rise, "unanswered": self.max_unanswered_rise}
-        if self.latency_limit_ms is not None:
-            rises["slow"] = self.max_slow_rise
-        if self.cost_limit_usd is not None:
-            rises["cost"] = self.max_cost_rise_share
-        return rises
 
 
 FormName = Literal["pooled", "own", "blend", "shared"]

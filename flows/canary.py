@@ -61,7 +61,8 @@ class Look:
 def look(wired: Wiring, stream: str) -> Look:
     """Judge the live canary of ``stream`` on all that is closed by now."""
     configured, canary_digest = wired.configuration.streams[stream], wired.canary(stream)
-    began_at = began(wired, stream, canary_digest)
+    since = wired.standing_since(stream, "canary", canary_digest)  # an earlier try of the same bytes is another canary
+    began_at = None if since is None else since.entry.at
     rewards = history.rewards(
         wired.warehouse,
         stream,
@@ -148,20 +149,19 @@ def _find_hold(wired: Wiring, stream: str, seen: Look, step: _Step) -> dict[str,
 
 
 def _loads(wired: Wiring, stream: str, rewards: pa.Table, challenger: str) -> dict[float, tuple[LoadShift, ...]]:
-    """Return, by share, what the last day's events would have sent where; nothing where there were none."""
+    """Return, by share, what the last day's events would have sent where; nothing where no capacity is known to hold it to."""
     configured = wired.configuration.streams[stream]
     lately = pc.greater(rewards["decided_at"], pa.scalar(wired.now - _DAY, rewards.schema.field("decided_at").type))
     took_part = pc.and_(pc.equal(rewards["challenger"], challenger), rewards["explored"])
     recent = rewards.filter(pc.and_(lately, took_part))
-    if not recent.num_rows:
+    if not recent.num_rows or not examination.capacities(wired):
         return {}
     log = log_table.from_table(recent, configured.features, cluster_by="decision")
     today, full = log.policies.get("champion", log.policies["static"]), log.policies["challenger"]
+    traffic = examination.events_per_hour(wired, stream, log)
     shares = [*(rung.share for rung in configured.gate.ladder), 1.0]
-    return {
-        share: examination.measure_load(wired, stream, log, (1.0 - share) * today + share * full, today)
-        for share in shares
-    }
+    targets = {share: (1.0 - share) * today + share * full for share in shares}
+    return {share: examination.measure_load(wired, log, target, today, traffic) for share, target in targets.items()}
 
 
 def _count_violations(wired: Wiring, stream: str, challenger: str, since: datetime | None) -> int:
@@ -191,15 +191,3 @@ def cools_until(wired: Wiring, stream: str) -> datetime | None:
         return None
     until = ended_at + timedelta(hours=wired.configuration.streams[stream].gate.cooldown_hours)
     return until if until > wired.now else None
-
-
-def began(wired: Wiring, stream: str, canary_digest: str) -> datetime | None:
-    """Return when the canary that is live now began: an earlier try of the same bytes is another canary."""
-    began_at = None
-    for recorded in wired.ledger.entries():
-        release = recorded.entry.streams.get(stream)
-        if release is None or release.canary != canary_digest:
-            began_at = None
-        elif began_at is None:
-            began_at = recorded.entry.at
-    return began_at

@@ -59,7 +59,8 @@ def examine(wired: Wiring, stream: str, log: TrainingLog, candidate: Router, pri
     opponent = find_opponent(wired, stream, log.holdout)
     baseline = comparison.champion_distribution(opponent.holdout, opponent.champion, opponent.tariff)
     found, target = findings.examine(opponent.holdout, candidate, priced, baseline)
-    shifts = measure_load(wired, stream, opponent.holdout, target, baseline)
+    traffic = events_per_hour(wired, stream, opponent.holdout)
+    shifts = measure_load(wired, opponent.holdout, target, baseline, traffic)
     configured = wired.configuration.streams[stream]
     silent = np.full(log.holdout.n_decisions, np.nan)  # of the candidate, calibration is judged in the comparison
     moved = drift.judge(log.training, log.holdout, silent, configured.features, configured.drift)
@@ -73,24 +74,38 @@ def examine(wired: Wiring, stream: str, log: TrainingLog, candidate: Router, pri
 
 
 def measure_load(
-    wired: Wiring, stream: str, log: DecisionLog, target: findings.Floats, baseline: findings.Floats
+    wired: Wiring,
+    log: DecisionLog,
+    target: findings.Floats,
+    baseline: findings.Floats,
+    traffic: float | None,
 ) -> tuple[LoadShift, ...]:
-    """Return what ``target`` would send where if it decided all of the stream's events, beside ``baseline``, at the log's traffic."""
-    known = {name: of.capacity_per_hour for name, of in wired.configuration.destinations.items()}
-    span = (log.decided_at.max() - log.decided_at.min()) / _HOUR
-    since, until = (instant.astype("datetime64[us]").item() for instant in (log.decided_at.min(), log.decided_at.max()))
-    n_decisions = history.count_decisions(
-        wired.warehouse, stream, since=since.replace(tzinfo=UTC), until=until.replace(tzinfo=UTC)
-    )
+    """Return what ``target`` would send where if it decided all of ``traffic`` (`events_per_hour`), beside ``baseline``."""
     return load_shift.shift_load(
         baseline,
         target,
         log.destination.codes,
         log.destination.values,
         n_decisions=log.n_decisions,
-        events_per_hour=n_decisions / span if span > 0 else None,
-        capacities={name: capacity for name, capacity in known.items() if capacity is not None},
+        events_per_hour=traffic,
+        capacities=capacities(wired),
     )
+
+
+def capacities(wired: Wiring) -> dict[str, float]:
+    """Return what the destinations can take in an hour, of those that say so."""
+    known = {name: of.capacity_per_hour for name, of in wired.configuration.destinations.items()}
+    return {name: capacity for name, capacity in known.items() if capacity is not None}
+
+
+def events_per_hour(wired: Wiring, stream: str, log: DecisionLog) -> float | None:
+    """Return the stream's traffic while ``log`` was written, of whose decisions it may hold a part; None of a single instant."""
+    since, until = (instant.astype("datetime64[us]").item() for instant in (log.decided_at.min(), log.decided_at.max()))
+    n_decisions = history.count_decisions(
+        wired.warehouse, stream, since=since.replace(tzinfo=UTC), until=until.replace(tzinfo=UTC)
+    )
+    span = (log.decided_at.max() - log.decided_at.min()) / _HOUR
+    return n_decisions / span if span > 0 else None
 
 
 def _noteworthy(shifts: tuple[LoadShift, ...]) -> tuple[LoadShift, ...]:

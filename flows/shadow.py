@@ -29,14 +29,8 @@ class Observed:
 
 def approved(wired: Wiring, stream: str) -> Recorded | None:
     """Return the entry that made an approved router the stream's shadow, if that is what its shadow is."""
-    shadow, found = wired.live(stream).shadow, None
-    for recorded in wired.ledger.entries():
-        held = recorded.entry.streams.get(stream)
-        if held is None or held.shadow != shadow:
-            found = None
-        elif found is None:
-            found = recorded
-    return found if shadow is not None and found is not None and "version" in found.entry.evidence else None
+    since = wired.standing_since(stream, "shadow", wired.live(stream).shadow)
+    return since if since is not None and "version" in since.entry.evidence else None
 
 
 def observe(wired: Wiring, stream: str, since: Recorded) -> Observed:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from features import clock, config, snapshot
 from features.clock import Clock, ReplayClock, SystemClock
@@ -120,6 +120,17 @@ class Wiring:
         """Return the digest of the classifier that is released for ``stream``; None where none is, or no feature reads one."""
         head = self.ledger.head()
         return self.configuration.streams[stream].classifier_in(head.entry.models if head else {})
+
+    def standing_since(self, stream: str, role: Literal["canary", "shadow"], digest: str | None) -> Recorded | None:
+        """Return the entry from which ``digest`` has been the stream's ``role`` without interruption; None where it is not."""
+        since = None
+        for recorded in self.ledger.entries():
+            release = recorded.entry.streams.get(stream)
+            if release is None or getattr(release, role) != digest:
+                since = None
+            elif since is None:
+                since = recorded
+        return since if digest is not None else None
 
     def append(self, propose: Callable[..., Entry], *, reason: str, evidence: Mapping[str, str], **choices: Any) -> int:
         """Append what ``propose`` (one of `models.releases.transitions`) makes of the history; return its generation.

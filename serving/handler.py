@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qs, unquote
 
 import msgspec
@@ -20,6 +20,8 @@ from serving.problems import Problem
 from serving.settings import Settings
 from serving.shim import Shim
 from serving.view import Model
+
+T = TypeVar("T")
 
 JSON = "application/json"
 REPLAY_HEADER = "turnout-time"
@@ -221,9 +223,7 @@ class Handler:
         return _json(self._shim.overrides.in_force(self._shim.clock.now()))
 
     def _set_override(self, request: Request, _: str) -> Response:
-        if (kind := intake.media_type(request.headers)) != JSON:
-            raise Problem(415, f"content-type must be {JSON}, got {kind!r}")
-        wish = intake.strict(_STOP_REQUEST, request.body)
+        wish = _body(request, _STOP_REQUEST)
         now = self._shim.clock.now()
         self._check_stream(wish.stream)
         if wish.expires_at is not None and wish.expires_at <= now:
@@ -290,10 +290,7 @@ class Handler:
         return _json({"name": stream, "ready": True})
 
     def _infer(self, request: Request, stream: str) -> Response:
-        if (kind := intake.media_type(request.headers)) != JSON:
-            raise Problem(415, f"content-type must be {JSON}, got {kind!r}")
-        asked = intake.strict(inference.REQUESTS, request.body)
-        return _json(inference.infer(asked, *self._current(stream)))
+        return _json(inference.infer(_body(request, inference.REQUESTS), *self._current(stream)))
 
     def _current(self, stream: str) -> tuple[StreamPlan, Model]:
         """Return the champion of a stream, which is the protocol's model of that name."""
@@ -301,6 +298,13 @@ class Handler:
         if stream not in self._shim.plan.streams or view is None or view.champion is None:
             raise Problem(404, f"no router is released for a stream {stream!r}")
         return self._shim.plan.streams[stream], view.champion
+
+
+def _body(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
+    """Return what ``decoder`` reads of a body that must be JSON and say so."""
+    if (kind := intake.media_type(request.headers)) != JSON:
+        raise Problem(415, f"content-type must be {JSON}, got {kind!r}")
+    return intake.strict(decoder, request.body)
 
 
 def _json(document: object, status: int = 200) -> Response:

@@ -89,11 +89,21 @@ def build_gate(
         margin=gate.margin,
         min_decisions=gate.min_decisions,
         max_decisions=gate.max_decisions,
-        max_rises=gate.max_rises,
+        max_rises=max_rises(gate, objective),
         value_low=value_low,
         value_high=value_high,
         max_unit_size=max_unit_size,
     )
+
+
+def max_rises(gate: Gate, objective: Objective) -> dict[str, float]:
+    """Return by how much each harm that is guarded may rise in the challenger's arm."""
+    rises = {"failure": gate.max_failure_rise, "unanswered": gate.max_unanswered_rise}
+    if objective.sla_latency_ms is not None:
+        rises["slow"] = gate.max_slow_rise
+    if gate.cost_limit_usd is not None:
+        rises["cost"] = gate.max_cost_rise_share
+    return rises
 
 
 def bound_increments(share: Floats, gate: CanaryGate) -> tuple[Floats, Floats]:

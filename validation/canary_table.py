@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features import log_table
-from features.choices import Gate
 from features.config import Stream
 from features.decision_log import DecisionLog
 from features.log_table import category_column
 from models import evaluation, logged
 from models.logged import LoggedDecisions
+from validation.canary_gate import max_rises
 from validation.canary_log import CanaryLog
 from validation.redraw import redraw
 
@@ -49,7 +49,7 @@ def canary_log(closed: pa.Table, configured: Stream, value_bounds: tuple[float, 
             is_challenger=nothing.astype(np.bool_),
             increment=nothing,
             disagrees=nothing.astype(np.bool_),
-            harms=dict.fromkeys(configured.gate.max_rises, nothing),
+            harms=dict.fromkeys(max_rises(configured.gate, configured.objective), nothing),
         )
     is_challenger = pc.equal(closed["arm"], "challenger").to_numpy()
     probability = closed["arm_probability"].to_numpy()
@@ -75,7 +75,7 @@ def canary_log(closed: pa.Table, configured: Stream, value_bounds: tuple[float, 
         is_challenger=is_challenger,
         increment=evaluation.increments(decisions, challenger, champion, values(closed, log, value_bounds)),
         disagrees=logged.find_disagreements(decisions, challenger, champion),
-        harms=_harms(log, pc.equal(closed["status"], "lost").to_numpy(), configured.gate),
+        harms=_harms(log, pc.equal(closed["status"], "lost").to_numpy(), configured),
     )
 
 
@@ -85,13 +85,13 @@ def count_arm(rewards: pa.Table, challenger: str) -> int:
     return int(pc.sum(mine).as_py() or 0)
 
 
-def _harms(log: DecisionLog, lost: NDArray[np.bool_], gate: Gate) -> dict[str, Floats]:
+def _harms(log: DecisionLog, lost: NDArray[np.bool_], configured: Stream) -> dict[str, Floats]:
     """Return what the guardrails watch; an outcome that never came failed, was slow, and cost nothing."""
     harms = {"failure": np.nan_to_num(1.0 - log.success, nan=1.0), "unanswered": lost.astype(np.float64)}
-    if gate.latency_limit_ms is not None:
-        harms["slow"] = (~(log.latency_ms <= gate.latency_limit_ms)).astype(np.float64)
-    if gate.cost_limit_usd is not None:
-        harms["cost"] = np.clip(np.nan_to_num(log.cost_usd) / gate.cost_limit_usd, 0.0, 1.0)
+    if (limit_ms := configured.objective.sla_latency_ms) is not None:
+        harms["slow"] = (~(log.latency_ms <= limit_ms)).astype(np.float64)
+    if (limit_usd := configured.gate.cost_limit_usd) is not None:
+        harms["cost"] = np.clip(np.nan_to_num(log.cost_usd) / limit_usd, 0.0, 1.0)
     return harms
 
 

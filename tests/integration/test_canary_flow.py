@@ -187,7 +187,9 @@ def test_a_gate_that_is_not_enabled_tells_only_or_lets_everything_pass(begun: Ca
 
 
 def test_a_slow_and_a_dear_challenger_are_rolled_back(begun: Callable[..., Canary]) -> None:
-    live = begun("latency_limit_ms = 500.0\ncost_limit_usd = 1.0\nmax_failure_rise = 1.0\nalpha = 0.000001\n")
+    live = begun("cost_limit_usd = 1.0\nmax_failure_rise = 1.0\nalpha = 0.000001\n")
+    text = live.wired.settings.config_path.read_text().replace("success = 1.0", "success = 1.0\nsla_latency_ms = 500.0")
+    live.wired = home_of(live.wired.settings.home, text, at=live.wired.now)
     told = [
         (
             made,

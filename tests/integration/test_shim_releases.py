@@ -225,6 +225,21 @@ def test_s08_a_damaged_copy_is_fetched_again_and_without_a_store_the_static_rout
     assert "holds no release" in problems(application)
 
 
+def assert_refused(home: Home, good: Path, folder: Path, bad: str, words: str) -> None:
+    """Release ``good`` and then the ``bad`` bytes in ``folder``: the shim stays with the first, and says one of ``words`` of the other."""
+    digest = home.store.put(good)
+    home.promote(digest)
+    application = server.build(home.settings)
+    poll(application)
+    home.store.put(folder)
+    home.promote(bad)
+    poll(application)
+    assert decide(application, "e1")["digest"] == digest
+    told = problems(application)
+    assert bad[:12] in told
+    assert any(word in told for word in words.split("|")), told
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
@@ -237,18 +252,8 @@ def test_s08_a_damaged_copy_is_fetched_again_and_without_a_store_the_static_rout
 def test_a_router_whose_bytes_are_bad_dies_in_the_child_and_not_here(
     home: Home, trained: Path, tmp_path: Path, edit: Callable[[str], str], words: str
 ) -> None:
-    digest = home.store.put(trained / "a")
-    home.promote(digest)
-    application = server.build(home.settings)
-    poll(application)
     bad = edited(trained / "b", tmp_path / "bad", edit)
-    home.store.put(tmp_path / "bad")
-    home.promote(bad)
-    poll(application)
-    assert decide(application, "e1")["digest"] == digest
-    told = problems(application)
-    assert bad[:12] in told
-    assert any(word in told for word in words.split("|")), told
+    assert_refused(home, trained / "a", tmp_path / "bad", bad, words)
 
 
 def test_a_router_made_for_something_else_is_a_contract_mismatch(home: Home, tmp_path: Path) -> None:
@@ -362,15 +367,5 @@ def test_tables_serve_where_they_are_and_decide_as_lightgbm_does(home: Home, tra
 def test_edited_tables_are_refused_in_the_child_and_the_last_good_release_stays(
     home: Home, trained: Path, tmp_path: Path, edit: Callable[[bytes], bytes], words: str
 ) -> None:
-    digest = home.store.put(trained / "a")
-    home.promote(digest)
-    application = server.build(home.settings)
-    poll(application)
     bad = compiled(trained / "b", tmp_path / "bad", edit)
-    home.store.put(tmp_path / "bad")
-    home.promote(bad)
-    poll(application)
-    assert decide(application, "e1")["digest"] == digest
-    told = problems(application)
-    assert bad[:12] in told
-    assert any(word in told for word in words.split("|")), told
+    assert_refused(home, trained / "a", tmp_path / "bad", bad, words)

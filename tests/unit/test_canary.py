@@ -369,5 +369,5 @@ def test_how_long_it_takes_follows_from_the_pace_of_the_last_day() -> None:
 def test_every_guardrail_of_the_configuration_is_in_the_gate() -> None:
     plain = build_gate(Gate(), Objective())
     assert set(plain.max_rises) == {"failure", "unanswered"}
-    full = build_gate(Gate(latency_limit_ms=100.0, cost_limit_usd=2.0, max_cost_rise_share=0.1), Objective())
+    full = build_gate(Gate(cost_limit_usd=2.0, max_cost_rise_share=0.1), Objective(sla_latency_ms=100.0))
     assert full.max_rises == {"failure": 0.05, "unanswered": 0.05, "slow": 0.05, "cost": 0.1}
