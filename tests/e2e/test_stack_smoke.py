@@ -49,16 +49,16 @@ def make(url: str, body: object) -> str:
     return made
 
 
-def processes_of(home: Path) -> list[str]:
-    """Return the processes that run with ``home`` in their environment, but for this one."""
-    found = []
+def processes_with(setting: str) -> dict[int, str]:
+    """Return the commands, by PID, of the processes that run with ``setting`` in their environment, but for this one."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            mentions = f"TURNOUT_HOME={home}".encode() in (process / "environ").read_bytes()
+            mentions = setting.encode() in (process / "environ").read_bytes()
         except OSError:
             continue  # it has ended, or is another user's
         if mentions and int(process.name) != os.getpid():
-            found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
     return found
 
 
@@ -127,10 +127,25 @@ def test_t09_of_two_retrainings_at_once_the_second_waits(stack: Stack) -> None:
         assert known["concurrency_options"]["collision_strategy"] == "ENQUEUE"
 
 
-def test_w02_a_killed_flow_will_be_found_dead(stack: Stack) -> None:
-    automations = call("POST", f"{stack.urls['prefect']}/api/automations/filter", body={}).document
-
+def test_w02_a_killed_flow_is_found_dead_and_its_slot_is_free(stack: Stack) -> None:
+    api = f"{stack.urls['prefect']}/api"
+    automations = call("POST", f"{api}/automations/filter", body={}).document
     assert [(one["enabled"], one["actions"][0]["state"]) for one in automations] == [(True, "CRASHED")]
+
+    def state(run: str) -> str:
+        known: str = call("GET", f"{api}/flow_runs/{run}", timeout_seconds=30).document["state_type"]
+        return known
+
+    deployment = call("GET", f"{api}/deployments/name/ingest/scheduled").document["id"]
+    killed = make(f"{api}/deployments/{deployment}/create_flow_run", {})
+    eventually(lambda: state(killed) == "RUNNING", seconds=120)
+    for pid in processes_with(f"PREFECT__FLOW_RUN_ID={killed}"):
+        os.kill(pid, signal.SIGKILL)
+    assert (
+        eventually(lambda: state(killed) not in ("RUNNING", "CANCELLING") and state(killed), seconds=120) == "CRASHED"
+    )
+    after = make(f"{api}/deployments/{deployment}/create_flow_run", {})
+    eventually(lambda: state(after) == "COMPLETED", seconds=120)
 
 
 def test_the_server_takes_candidates_and_serves_their_evidence(stack: Stack, tmp_path: Path) -> None:
@@ -195,14 +210,14 @@ def test_nothing_outlives_turnout_up(tmp_path: Path, tiny_text: str, sent: signa
     with subprocess.Popen([*TURNOUT, "up", *ports], env=environ, cwd=ROOT, stdout=subprocess.DEVNULL) as up:
         try:
             eventually(lambda: (tmp_path / "home" / "stack.json").exists() or up.poll(), seconds=300)
-            assert len(processes_of(tmp_path / "home")) >= 5
+            assert len(processes_with(f"TURNOUT_HOME={tmp_path / 'home'}")) >= 5
 
             up.send_signal(sent)
 
             assert up.wait(90) == (0 if sent is signal.SIGTERM else -signal.SIGKILL)
         finally:
             up.kill()  # leaving the block waits for it: a failure must not wait for ever
-    eventually(lambda: not processes_of(tmp_path / "home"), seconds=60)
+    eventually(lambda: not processes_with(f"TURNOUT_HOME={tmp_path / 'home'}"), seconds=60)
 
 
 def _answers(url: str) -> bool:
