@@ -1,7 +1,7 @@
 """A stream's messages for code that does not await: taken in bounded numbers, acknowledged or given back."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Self, TypeVar
 
 from features import jetstream
@@ -11,6 +11,7 @@ T = TypeVar("T")
 
 _FETCH_BYTES = 64 * 1024 * 1024  # that one fetch may bring at the most
 _MAX_FETCH = 256
+_HEARD_SECONDS = 10  # that the broker may take to hear of an acknowledgement
 
 
 class Queue:
@@ -59,18 +60,18 @@ class Queue:
         return self._run(self._take(max_messages, max_bytes))
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
-        """Say that ``messages`` are done with for good, and wait until the broker has heard.
+        """Say that ``messages`` are done with for good, and wait until the broker has taken note.
 
         Raises
         ------
         BrokerError
             If it went away: some of them will be delivered again.
         """
-        self._run(self._each(messages, lambda message: message.ack()))
+        self._run(self._acknowledge(messages))
 
     def give_back(self, messages: Sequence[Message]) -> None:
         """Let ``messages`` be delivered again at once. Raises as `acknowledge` does; they come in any case, if later."""
-        self._run(self._each(messages, lambda message: message.nak()))
+        self._run(self._give_back(messages))
 
     async def _open(self) -> None:
         self._connection = await jetstream.connect(
@@ -92,11 +93,18 @@ class Queue:
                 break
         return taken
 
-    async def _each(self, messages: Sequence[Message], tell: Callable[[Message], Awaitable[None]]) -> None:
+    async def _acknowledge(self, messages: Sequence[Message]) -> None:
+        """Acknowledge in order and let the broker confirm the last: one connection's are taken note of as they come."""
+        for message in messages[:-1]:
+            await message.ack()
+        for message in messages[-1:]:
+            await message.ack_sync(timeout=_HEARD_SECONDS)
+
+    async def _give_back(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            await tell(message)
+            await message.nak()
         if self._connection is not None:
-            await self._connection.flush(timeout=10)
+            await self._connection.flush(timeout=_HEARD_SECONDS)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         try:
