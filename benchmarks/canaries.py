@@ -141,12 +141,14 @@ class Keyed:
         low, high = bound_increments(np.full(len(seen), self.share), _GATE)
         return Units(total=total[order], size=size[seen][order] * 1.0, low=low, high=high, max_size=KEY_SIZE)
 
-    def errs(self) -> bool:
-        """Tell whether any of the looks, spread evenly over the decisions that count, proves a gain."""
+    def proven_at(self) -> float:
+        """Return the decision at which the first look, of those spread evenly over all that count, proves a gain; or infinity."""
         looks = np.linspace(0.0, min(float(self.number.max()), float(HORIZON)), N_LOOKS + 1)[1:]
-        return any(
-            betting.first_crossing(betting.log_wealth(self.look(until), 0.0), ALPHA) is not None for until in looks
-        )
+        proven = (until for until in looks if self._proves(until))
+        return next(proven, math.inf)
+
+    def _proves(self, until: float) -> bool:
+        return betting.first_crossing(betting.log_wealth(self.look(until), 0.0), ALPHA) is not None
 
 
 def play_keyed(cell: Cell, rng: np.random.Generator) -> Keyed:

@@ -26,7 +26,7 @@ CANARIES, DISAGREEMENTS, SUCCESSES = (0.01, 0.1, 0.5), (0.02, 0.1, 0.5), (0.5, 0
 KEYS = (50, 200, 1_000)
 LIFTS = (0.02, 0.05, 0.1)
 HARM_SUCCESS, HARM_LIFT = 0.85, -0.1
-MAX_POWER_RUNS, MAX_HARD_RUNS = 200, 50
+MAX_POWER_RUNS, MAX_KEYED_RUNS, MAX_HARD_RUNS = 200, 40, 50
 COMPARED_SHARE = 0.2  # of the runs of power: means of arms need every decision, and cost most
 
 
@@ -44,14 +44,16 @@ def grid(keys: Sequence[int], lifts: Sequence[float]) -> list[Cell]:
 def measure_errors(cell: Cell, n_runs: int, rng: np.random.Generator) -> Errors:
     """Return how often an equal challenger is promoted."""
     if cell.n_keys:
-        n_false = sum(canaries.play_keyed(cell, rng).errs() for _ in range(n_runs))
+        n_false = sum(math.isfinite(canaries.play_keyed(cell, rng).proven_at()) for _ in range(n_runs))
     else:
         n_false = sum(math.isfinite(canaries.doubly_robust(cell, rng)) for _ in range(n_runs))
     return Errors(cell=cell, n_false=n_false, n_runs=n_runs)
 
 
 def measure_power(cell: Cell, n_runs: int, rng: np.random.Generator) -> Power:
-    """Return how soon the gain is found, by the product's sequence and, in fewer runs, by what it stands beside."""
+    """Return how soon the gain is found, by the product's sequence and, per event and in fewer runs, by what it stands beside."""
+    if cell.n_keys:
+        return Power(cell=cell, needed={"dr": [canaries.play_keyed(cell, rng).proven_at() for _ in range(n_runs)]})
     n_compared = max(2, int(n_runs * COMPARED_SHARE))
     means = [canaries.arm_means(cell, rng) for _ in range(n_compared)]
     return Power(
@@ -79,12 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     equal, better = grid((0, *given.keys), (0.0,)), grid((0,), (0.0, *LIFTS))
     # The means of the arms do not know of disagreements: without a lift, one rate of them is enough.
     better = [cell for cell in better if cell.lift or cell.disagreement == DISAGREEMENTS[1]]
+    sticky = grid(given.keys, LIFTS)
     if given.quick:
+        sticky = sticky[::40]
         equal, better = equal[::12], [cell for cell in better if cell.canary == cell.disagreement == DISAGREEMENTS[1]]
     with Progress(console=Console(stderr=True), transient=True) as progress:
         errors = [measure_errors(cell, n_runs, rng) for cell in progress.track(equal, description="equal")]
         n_power = min(n_runs, MAX_POWER_RUNS)
         powers = [measure_power(cell, n_power, rng) for cell in progress.track(better, description="better")]
+        n_keyed = min(n_runs, MAX_KEYED_RUNS)
+        keyed = [measure_power(cell, n_keyed, rng) for cell in progress.track(sticky, description="better, sticky")]
         ends = [
             harm_ladder.climb(HARM_SUCCESS, HARM_LIFT, rng)
             for _ in progress.track(range(n_runs), description="harmful")
@@ -98,7 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(gate_report.error_table(errors))
     console.print(gate_report.power_table(powers))
     console.print(gate_report.hard_table(hard))
-    summary = {**gate_report.summarise(errors, powers, ends), "hard": hard}
+    if keyed:
+        console.print(gate_report.keyed_table(keyed))
+    summary = {**gate_report.summarise(errors, [*powers, *keyed], ends), "hard": hard}
     print(f"harmful challenger, {HARM_LIFT:+.2f} on every event, {n_runs} runs: {summary['harm']}")
     print(json.dumps(summary))
     return 0

@@ -80,6 +80,22 @@ def power_table(powers: Sequence[Power]) -> Table:
     return table
 
 
+def keyed_table(powers: Sequence[Power]) -> Table:
+    """Return, per number of sticky keys and share, the cell in which gains are found most often."""
+    table = Table(title="Gains found by sticky canaries, the best cell", caption=_versions())
+    for heading in ("keys", "canary", "disagreement", "success", "lift", "found %", "median decisions", "runs"):
+        table.add_column(heading)
+    for n_keys, canary in dict.fromkeys((power.cell.n_keys, power.cell.canary) for power in powers):
+        group = [power for power in powers if (power.cell.n_keys, power.cell.canary) == (n_keys, canary)]
+        best = max(group, key=lambda power: power.found("dr"))
+        cell, found = best.cell, f"{100 * best.found('dr'):.0f}"
+        numbers = (f"{cell.disagreement:.0%}", f"{cell.success:g}", f"{cell.lift:+.2f}", found)
+        table.add_row(
+            str(n_keys), f"{canary:.0%}", *numbers, str(best.median("dr") or "-"), str(len(best.needed["dr"]))
+        )
+    return table
+
+
 def hard_table(hard: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return, per world that is against the canary, how often an equal challenger is promoted."""
     table = Table(title="Promoted in worlds that are against a canary", caption=_versions())
@@ -103,10 +119,11 @@ def _summarise_power(power: Power) -> dict[str, Any]:
         "disagreement": cell.disagreement,
         "success": cell.success,
         "lift": cell.lift,
+        "n_keys": cell.n_keys,
         "found": round(power.found("dr"), 4),
         "median_decisions": power.median("dr"),
         "runs": len(power.needed["dr"]),
-        "found_beside": {name: round(power.found(name), 4) for name in BESIDE},
+        "found_beside": {name: round(power.found(name), 4) for name in BESIDE if name in power.needed},
     }
 
 

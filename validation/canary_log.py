@@ -12,6 +12,9 @@ Mask = NDArray[np.bool_]
 Instants = NDArray[np.datetime64]
 
 
+LATE = "late"  # among the harms: the outcome came in the second half of its window, or not at all
+
+
 class CanaryDataError(ValueError):
     """Canary data that no verdict may rest on: names the column, the decision and the rule."""
 

@@ -15,7 +15,7 @@ from features.log_table import category_column
 from models import evaluation, logged
 from models.logged import LoggedDecisions
 from validation.canary_gate import max_rises
-from validation.canary_log import CanaryLog
+from validation.canary_log import LATE, CanaryLog
 from validation.redraw import redraw
 
 Floats = NDArray[np.float64]
@@ -49,7 +49,7 @@ def canary_log(closed: pa.Table, configured: Stream, value_bounds: tuple[float, 
             is_challenger=nothing.astype(np.bool_),
             increment=nothing,
             disagrees=nothing.astype(np.bool_),
-            harms=dict.fromkeys(max_rises(configured.gate, configured.objective), nothing),
+            harms=dict.fromkeys([*max_rises(configured.gate, configured.objective), LATE], nothing),
         )
     is_challenger = pc.equal(closed["arm"], "challenger").to_numpy()
     probability = closed["arm_probability"].to_numpy()
@@ -75,7 +75,7 @@ def canary_log(closed: pa.Table, configured: Stream, value_bounds: tuple[float, 
         is_challenger=is_challenger,
         increment=evaluation.increments(decisions, challenger, champion, values(closed, log, value_bounds)),
         disagrees=logged.find_disagreements(decisions, challenger, champion),
-        harms=_harms(log, pc.equal(closed["status"], "lost").to_numpy(), configured),
+        harms=_harms(log, closed, configured),
     )
 
 
@@ -85,9 +85,16 @@ def count_arm(rewards: pa.Table, challenger: str) -> int:
     return int(pc.sum(mine).as_py() or 0)
 
 
-def _harms(log: DecisionLog, lost: NDArray[np.bool_], configured: Stream) -> dict[str, Floats]:
-    """Return what the guardrails watch; an outcome that never came failed, was slow, and cost nothing."""
-    harms = {"failure": np.nan_to_num(1.0 - log.success, nan=1.0), "unanswered": lost.astype(np.float64)}
+def _harms(log: DecisionLog, closed: pa.Table, configured: Stream) -> dict[str, Floats]:
+    """Return what the guardrails watch; an outcome that never came failed, was slow and late, and cost nothing."""
+    lost = pc.equal(closed["status"], "lost").to_numpy()
+    observed_at = closed["observed_at"].cast(pa.timestamp("us")).to_numpy()
+    half_window = np.timedelta64(int(configured.objective.window_minutes * 30e6), "us")
+    harms = {
+        "failure": np.nan_to_num(1.0 - log.success, nan=1.0),
+        "unanswered": lost.astype(np.float64),
+        LATE: (~(observed_at - log.decided_at <= half_window)).astype(np.float64),  # NaT is late
+    }
     if (limit_ms := configured.objective.sla_latency_ms) is not None:
         harms["slow"] = (~(log.latency_ms <= limit_ms)).astype(np.float64)
     if (limit_usd := configured.gate.cost_limit_usd) is not None:

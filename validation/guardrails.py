@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from models import betting
 from models.betting import Units
-from validation.canary_log import CanaryLog, Grouping
+from validation.canary_log import LATE, CanaryLog, Grouping
 
 Floats = NDArray[np.float64]
+
+_SILENCES = {"unanswered": "go missing", LATE: "come late"}
 
 
 def find_breaches(
@@ -39,17 +41,21 @@ def find_skew(grouping: Grouping, alpha: float) -> tuple[str, ...]:
 
 
 def find_silence(log: CanaryLog, grouping: Grouping, alpha: float, max_unit_size: int) -> tuple[str, ...]:
-    """Say, once it is proven at level ``alpha``, that outcomes of one arm go missing more often than the other's.
+    """Say, once it is proven at level ``alpha``, that outcomes of one arm go missing, or come late, more often than the other's.
 
-    What is missing takes the objective's default, so the comparison would be of who reports, not of who does better.
+    What is missing takes the objective's default, and what is late is about to: the comparison would be of who reports, not
+    of who does better.
     """
-    if "unanswered" not in log.harms:
-        return ()
-    rise = measure_rise(grouping, grouping.sum_by_unit(log.harms["unanswered"]), max_unit_size)
-    for arm, units in (("challenger", rise), ("champion", rise.mirrored())):
-        if (at := betting.first_crossing(betting.log_wealth(units, 0.0), alpha / 2)) is not None:
-            return (f"outcomes go missing in the {arm}'s arm more often than in the other (unit {at + 1:,})",)
-    return ()
+    said = []
+    for column, verb in _SILENCES.items():
+        if column not in log.harms:
+            continue
+        rise = measure_rise(grouping, grouping.sum_by_unit(log.harms[column]), max_unit_size)
+        for arm, units in (("challenger", rise), ("champion", rise.mirrored())):
+            at = betting.first_crossing(betting.log_wealth(units, 0.0), alpha / (2 * len(_SILENCES)))
+            if at is not None:
+                said.append(f"outcomes {verb} in the {arm}'s arm more often than in the other (unit {at + 1:,})")
+    return tuple(said)
 
 
 def measure_rise(grouping: Grouping, harm: Floats, max_size: int) -> Units:

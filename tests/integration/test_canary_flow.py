@@ -142,6 +142,19 @@ def test_p05_outcomes_that_go_missing_in_one_arm_never_pass(begun: Callable[...,
     assert "outcomes go missing in the champion's arm" in str(told_of["alerts"])
 
 
+def test_p04_outcomes_that_come_late_in_one_arm_are_told_apart(begun: Callable[..., Canary]) -> None:
+    live = begun()
+    told = [
+        (made, msgspec.structs.replace(outcome, observed_at=made.decided_at + timedelta(minutes=50)))
+        if made.arm == "challenger"
+        else (made, outcome)
+        for made, outcome in live.play(900)
+    ]
+    told_of = live.step(told)
+    assert told_of["state"] == "inconclusive"
+    assert "outcomes come late in the challenger's arm" in str(told_of["alerts"])
+
+
 def test_p04_what_is_still_open_is_not_judged_nor_what_came_after_it(begun: Callable[..., Canary]) -> None:
     live = begun()
     told = live.play(300)

@@ -349,6 +349,14 @@ def test_p05_an_arm_whose_outcomes_go_missing_blocks_every_promotion(in_arm: boo
     assert verdict.needs_about_n_more is None
 
 
+def test_p04_an_arm_whose_outcomes_come_late_blocks_every_promotion() -> None:
+    log = silent(draw_log(4_000, lift=0.15), in_arm=True)
+    late = dataclasses.replace(log, harms={"failure": log.harms["failure"], "late": log.harms["unanswered"]})
+    verdict = judge(late)
+    assert verdict.state == "inconclusive"
+    assert verdict.alerts[0].startswith("outcomes come late in the challenger's arm")
+
+
 def test_outcomes_that_go_missing_alike_block_nothing() -> None:
     log = draw_log(4_000, lift=0.15)
     lost = np.random.default_rng(5).uniform(size=4_000) < 0.3
