@@ -194,7 +194,7 @@ def until_served(shop: Shop, role: str, digest: str) -> None:
     give_up = time.monotonic() + 30
     while True:
         _, told = shop.send("GET", "/v1/models/router/current")
-        if told["streams"]["orders"].get(role) == digest:
+        if told["streams"].get("orders", {}).get(role) == digest:
             return
         assert time.monotonic() < give_up, told
         time.sleep(0.2)
