@@ -44,7 +44,7 @@ clean: ## Remove what was installed and cached; the state in .turnout stays
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Everything is installed with its hash checked. uv takes seconds; where it cannot be had, pip does the same in minutes.
-$(STAMP): requirements.lock pyproject.toml models/masks.c serving/keys.c .ci/build.py
+$(STAMP): requirements.lock pyproject.toml $(wildcard models/*.c serving/*.c serving/native/*) .ci/build.py
 	@sh .ci/python $(VENV)
 	@awk '/^uv==/ {uv = 1} uv {print} uv && !/\\$$/ {exit}' requirements.lock > $(VENV)/uv.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(VENV)/uv.lock 2> /dev/null \

@@ -27,7 +27,7 @@ Categories = tuple[str | None, ...]
 Attributes = Mapping[str, Scalar]
 
 STATE_FIELDS = frozenset(DestinationState.__struct_fields__) - {"observed_at", "measures"}
-_TIME: Mapping[str, Callable[[datetime], float]] = {
+TIME: Mapping[str, Callable[[datetime], float]] = {
     "hour": lambda at: at.hour + at.minute / 60,
     "weekday": lambda at: float(at.weekday()),
     "day_of_year": lambda at: float(at.timetuple().tm_yday),
@@ -64,8 +64,8 @@ class FeatureDefinitions(Struct, frozen=True, kw_only=True, forbid_unknown_field
                 compile_expression(text)
             except ValueError as error:
                 raise ValueError(f"numbers.{column}: {error}") from None
-            for name in sorted(name for space, name in names_in(text) if space == "time" and name not in _TIME):
-                raise ValueError(f"numbers.{column}: time.{name} is not one of {', '.join(sorted(_TIME))}")
+            for name in sorted(name for space, name in names_in(text) if space == "time" and name not in TIME):
+                raise ValueError(f"numbers.{column}: time.{name} is not one of {', '.join(sorted(TIME))}")
             for name in sorted(_content_names(text)):
                 if not contents.is_number(name):
                     rule = "confidence, in_scope or probability_ with a class in a-z, 0-9 and single _"
@@ -129,7 +129,8 @@ class FeatureSet:
     """Compiled feature definitions.
 
     Most columns are plain names: those are gathered space by space, the event's once for all candidates. Only what computes
-    goes through an expression.
+    goes through an expression. ``numbers`` and ``categories`` are the (space, name) of every column, in order; of a number
+    that computes that is ``expression`` and its text.
     """
 
     def __init__(self, definitions: FeatureDefinitions, destinations: Mapping[str, Attributes]) -> None:
@@ -139,8 +140,10 @@ class FeatureSet:
         self.category_names = tuple(definitions.categories)
         self.content_names = definitions.content_names
         self._destinations = destinations
-        self._zone = ZoneInfo(definitions.zone)
+        self.zone = ZoneInfo(definitions.zone)
         columns = [_place(text) for text in definitions.numbers.values()]
+        self.numbers = tuple(columns)
+        self.categories = tuple([text.partition(".")[::2] for text in definitions.categories.values()])
         self._numbers = Layout.of(columns, _NUMBER_SPACES)
         self._order = None if self._numbers.is_in_order else np.array(self._numbers.order)
         self._expressions = [
@@ -148,9 +151,7 @@ class FeatureSet:
         ]
         self._reads_time = bool(self._numbers.names["time"] or self._expressions)
         self._read_state = field_reader(self._numbers.names["state"])
-        self._categories = Layout.of(
-            [text.partition(".")[::2] for text in definitions.categories.values()], _CATEGORY_SPACES
-        )
+        self._categories = Layout.of(self.categories, _CATEGORY_SPACES)
         self._arrange = self._categories.arranger()
         self._categories_of = {name: self._destination_categories(name) for name in destinations}
 
@@ -166,7 +167,7 @@ class FeatureSet:
         FeatureTypeError
             If an attribute that a number reads is text.
         """
-        local = at.astimezone(self._zone) if self._reads_time else at
+        local = at.astimezone(self.zone) if self._reads_time else at
         numbers = self._floats(self._gather(event, candidates, local, content), len(candidates))
         if self._expressions:
             scope = _Scope(event, candidates, self._destinations, local, content)
@@ -187,7 +188,7 @@ class FeatureSet:
         """Return the cells of all candidates, one after the other, None where missing; so is what an expression computes."""
         names, destinations = self._numbers.names, self._destinations
         shared: list[Cell] = list(map(event.attributes.get, names["event"]))
-        shared += [_TIME[name](local) for name in names["time"]]
+        shared += [TIME[name](local) for name in names["time"]]
         shared += [None if content is None else content.number(name) for name in names["content"]]
         shared += [None for _ in names["expression"]]
         of_candidate, of_destination, measures = names["candidate"], names["destination"], names["measure"]
@@ -229,20 +230,20 @@ class FeatureSet:
 
     def _shared_categories(self, event: Event, content: Content | None) -> Categories:
         names = self._categories.names
-        read = map(_text, map(event.attributes.get, names["event"]))
+        read = map(text_of, map(event.attributes.get, names["event"]))
         return *read, *(None if content is None else content.category() for _ in names["content"])
 
     def _own_categories(self, candidate: Candidate, shared: Categories) -> Categories:
         name, of_candidate = candidate.destination, self._categories.names["candidate"]
         row = shared + (self._categories_of.get(name) or self._destination_categories(name))
         if of_candidate:
-            row += tuple(map(_text, map(candidate.attributes.get, of_candidate)))
+            row += tuple(map(text_of, map(candidate.attributes.get, of_candidate)))
         return self._arrange(row)
 
     def _destination_categories(self, destination: str) -> Categories:
         attributes = self._destinations.get(destination, _NOTHING)
         names = self._categories.names["destination"]
-        return tuple([destination if name == "name" else _text(attributes.get(name)) for name in names])
+        return tuple([destination if name == "name" else text_of(attributes.get(name)) for name in names])
 
 
 def _place(text: str) -> tuple[str, str]:
@@ -250,7 +251,12 @@ def _place(text: str) -> tuple[str, str]:
     space, _, name = text.strip().partition(".")
     if space not in SPACES or not name.isidentifier():
         return "expression", text
-    return ("measure" if space == "state" and name not in STATE_FIELDS else space), name
+    return space_of(space, name), name
+
+
+def space_of(space: str, name: str) -> str:
+    """Return the space that a name of the expressions' language is gathered from: some of ``state`` are measures."""
+    return "measure" if space == "state" and name not in STATE_FIELDS else space
 
 
 class _Scope:
@@ -282,7 +288,7 @@ class _Scope:
         if not name:  # a constant asks only for the shape
             return np.empty(n_candidates)
         if space == "time":
-            return np.full(n_candidates, _TIME[name](self._at))
+            return np.full(n_candidates, TIME[name](self._at))
         if space == "content":
             return np.full(n_candidates, np.nan if self._content is None else self._content.number(name))
         if space == "event":
@@ -304,7 +310,8 @@ class _Scope:
         return measured
 
 
-def _text(value: Scalar) -> str | None:
+def text_of(value: Scalar) -> str | None:
+    """Return a value as the category that it is, None where it is missing."""
     return None if value is None else str(value)
 
 

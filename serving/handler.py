@@ -185,11 +185,16 @@ class Handler:
         return at
 
     def _decide(self, request: Request, _: str) -> Response:
+        at = self._instant(request)
+        form = intake.form_of(request.headers)
+        told = None if form is None else self._shim.answer(request.body, at, is_bare=form == "event")
+        if told is not None:
+            return Response(200, told, recorded=True)
         requests, batch = intake.decision_requests(request.headers, request.body)
-        answers = self._shim.decide(requests, self._instant(request))
+        answers = self._shim.decide(requests, at)
         if batch:
-            told = [{"problem": a.document()} if isinstance(a, Problem) else a for a in answers]
-            return Response(200, _ENCODER.encode(told), recorded=True)
+            each = [{"problem": a.document()} if isinstance(a, Problem) else a for a in answers]
+            return Response(200, _ENCODER.encode(each), recorded=True)
         (answer,) = answers
         if isinstance(answer, Problem):
             raise answer
@@ -273,6 +278,7 @@ class Handler:
             n_refused=recorder.n_refused,
             n_shed=recorder.n_shed,
             engines=inventory.engines(self._shim.releases.view),
+            fast=inventory.fast_streams(self._shim),
         )
         return Response(200, body, (("content-type", metrics.CONTENT_TYPE),))
 

@@ -311,7 +311,7 @@ def test_s09_a_router_that_raises_on_predict_is_condemned_after_three_events(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(router.Router, "score", fail)
+    monkeypatch.setattr(router.Router, "score_matrix", fail)
     reasons = [decide(application, f"e{number}")["reason"] for number in range(4)]
     assert [str(reason)[:16] for reason in reasons] == ["static: fallback"] * 3 + ["static: no champ"]
     assert "oops" in problems(application)
