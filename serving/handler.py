@@ -2,8 +2,10 @@
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qs, unquote
@@ -24,6 +26,7 @@ from serving.view import Model
 T = TypeVar("T")
 
 JSON = "application/json"
+MAX_WAIT_SECONDS = 60.0  # less than any connection is kept for
 REPLAY_HEADER = "turnout-time"
 _ENCODER = msgspec.json.Encoder()
 _JSON_HEADERS = (("content-type", JSON),)
@@ -47,12 +50,14 @@ class Response(NamedTuple):
     """What to send back; to a HEAD everything but the body.
 
     ``recorded`` tells that it rests on the log: it must not leave before what the recorder holds is written.
+    ``wait_seconds`` is how long the caller would rather wait than hear it, for another release to be served.
     """
 
     status: int
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = _JSON_HEADERS
     recorded: bool = False
+    wait_seconds: float = 0.0
 
 
 _STOP_REQUEST = msgspec.json.Decoder(StopRequest)
@@ -218,7 +223,9 @@ class Handler:
         return Response(200, _ENCODER.encode(decision), recorded=True)
 
     def _show_model(self, request: Request, name: str) -> Response:
-        return _tagged(request, inventory.current_model(self._shim.releases.view, name))
+        wait_seconds = _wait_seconds(request)
+        response = _tagged(request, inventory.current_model(self._shim.releases.view, name))
+        return response._replace(wait_seconds=wait_seconds) if response.status == HTTPStatus.NOT_MODIFIED else response
 
     def _show_forecast(self, request: Request, series: str) -> Response:
         return _tagged(request, inventory.forecast(self._shim.releases.view, series))
@@ -315,6 +322,18 @@ def _body(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
 
 def _json(document: object, status: int = 200) -> Response:
     return Response(status, _ENCODER.encode(document))
+
+
+def _wait_seconds(request: Request) -> float:
+    """Return how long the caller would wait for another release: ``?wait=SECONDS``."""
+    text = parse_qs(request.query).get("wait", ["0"])[-1]
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.0 <= seconds <= MAX_WAIT_SECONDS:
+        raise Problem(422, f"wait must be 0 to {MAX_WAIT_SECONDS:g} seconds, got {text!r}", "wait")
+    return seconds
 
 
 def _tagged(request: Request, document: object) -> Response:
