@@ -47,7 +47,7 @@ region = "eu"
 attributes = { fee = 1, fast = true }
 region = "eu"
 [destinations.east]
-attributes = { kind = "road" }
+attributes = { kind = "road", fast = inf }
 [destinations."Øst"]
 [destinations."we\\"st"]
 attributes = { fee = 2.5, kind = "r\\"ail" }
@@ -287,7 +287,7 @@ def request(number: int = 0, **more: Any) -> dict[str, Any]:
             "state": {
                 "queue_depth": float(random.integers(0, 5)),
                 "error_rate": 0.25,
-                "observed_at": f"2026-11-24T12:{number % 60:02d}:00Z",
+                "observed_at": f"2026-11-24T12:{(number * place * 7) % 60:02d}:00Z",
                 "measures": {"heat": float(random.normal()), "cold": None},
                 "healthy": bool(number % 5),
             }
@@ -372,6 +372,73 @@ features = {{ numbers = {{ amount = "event.amount", promise = "candidate.promise
         ]
         body = msgspec.json.encode({"event": event, "candidates": offered})
         assert fast.shim.fast_path.decide(fast.shim.releases.view, body, AT, is_bare=False) is not None
+        assert fast.ask(body) == whole.ask(body)
+
+
+def without(document: dict[str, Any], *path: str | int) -> dict[str, Any]:
+    """Return the document with what lies at ``path[:-1]`` and is named last taken away."""
+    return changed(document, *path, remove=True)
+
+
+def changed(document: dict[str, Any], *path: Any, remove: bool = False) -> dict[str, Any]:
+    """Return a copy whose place at the path (the last is the value, unless it is to be removed) is another."""
+    copy = json.loads(json.dumps(document))
+    steps, value = (path, None) if remove else (path[:-1], path[-1])
+    place = copy
+    for step in steps[:-1]:
+        place = place[step]
+    if remove:
+        del place[steps[-1]]
+    else:
+        place[steps[-1]] = value
+    return dict(copy)
+
+
+ORDINARY = request(1)
+NOT_ORDINARY = {
+    "no id": without(ORDINARY, "event", "id"),
+    "an empty id": changed(ORDINARY, "event", "id", ""),
+    "a long source": changed(ORDINARY, "event", "source", "s" * 513),
+    "an escape": changed(ORDINARY, "event", "id", 'a"b'),
+    "another version": changed(ORDINARY, "event", "specversion", "0.3"),
+    "no version": without(ORDINARY, "event", "specversion"),
+    "a type of no stream": changed(ORDINARY, "event", "type", "shop.unknown"),
+    "a number for a key": changed(ORDINARY, "event", "partitionkey", 7),
+    "a time without zone": changed(ORDINARY, "event", "time", "2026-11-24T12:00:00"),
+    "a list for a classification": changed(ORDINARY, "event", "dataclassification", ["secret"]),
+    "no data but null": changed(ORDINARY, "event", "data", None),
+    "text for a number": changed(ORDINARY, "event", "data", "amount", "much"),
+    "a number for a text": changed(ORDINARY, "event", "data", "note", 7),
+    "a list for a text": changed(ORDINARY, "event", "data", "note", []),
+    "a fraction for a category": changed(ORDINARY, "event", "data", "country", 1.5),
+    "a number for the static route": changed(ORDINARY, "event", "data", "size", 3),
+    "an unknown field": changed(ORDINARY, "more", 1),
+    "no event": without(ORDINARY, "event"),
+    "an empty decision id": changed(ORDINARY, "decision_id", ""),
+    "no candidates": changed(ORDINARY, "candidates", []),
+    "a candidate twice": changed(ORDINARY, "candidates", 1, "destination", "north"),
+    "a candidate from nowhere": changed(ORDINARY, "candidates", 1, "destination", "nowhere"),
+    "a candidate without name": without(ORDINARY, "candidates", 1, "destination"),
+    "attributes that hold a list": changed(ORDINARY, "candidates", 1, "attributes", {"x": [1]}),
+    "attributes that are null": changed(ORDINARY, "candidates", 1, "attributes", None),
+    "an error rate above one": changed(ORDINARY, "candidates", 1, "state", "error_rate", 1.5),
+    "a depth that is true": changed(ORDINARY, "candidates", 1, "state", "queue_depth", True),
+    "health that is a number": changed(ORDINARY, "candidates", 1, "state", "healthy", 1),
+    "a measure that is text": changed(ORDINARY, "candidates", 1, "state", "measures", {"heat": "hot"}),
+    "a state that is a list": changed(ORDINARY, "candidates", 1, "state", []),
+    "a day that there is not": changed(ORDINARY, "candidates", 1, "state", "observed_at", "2026-11-31T00:00:00Z"),
+    "nobody healthy": changed(ORDINARY, "candidates", [{"destination": "north", "state": {"healthy": False}}]),
+}
+
+
+@pytest.mark.parametrize("name", NOT_ORDINARY)
+def test_what_is_wrong_or_odd_in_one_place_is_left_to_the_whole_path(
+    name: str, pair: Callable[..., tuple[Side, Side]]
+) -> None:
+    fast, whole = pair("on")
+    for document, is_taken in ((ORDINARY, True), (NOT_ORDINARY[name], False)):
+        body = msgspec.json.encode(document)
+        assert (fast.shim.fast_path.decide(fast.shim.releases.view, body, AT, is_bare=False) is not None) == is_taken
         assert fast.ask(body) == whole.ask(body)
 
 
