@@ -171,7 +171,7 @@ def test_a_known_head_waits_for_its_body() -> None:
     exchange(talk)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_a_head_seen_before_means_what_it_meant(data: st.DataObject) -> None:
     """The same stream is answered alike by a connection that knows no head and by one that has seen them all."""
