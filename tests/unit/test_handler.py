@@ -474,7 +474,7 @@ header_names = st.sampled_from(
 header_values = st.sampled_from(["application/json", "application/cloudevents+json", "localhost", "1.0", "\xff", ""])
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     method=st.sampled_from(["GET", "POST", "DELETE", "PUT", "\x00"]),
     path=st.sampled_from(["/v1/decisions", "/v1/outcomes", "/v1/overrides"])
