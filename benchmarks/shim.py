@@ -31,7 +31,7 @@ from benchmarks.loading import Load, NoCompilerError, Server
 from benchmarks.shim_world import BATCH, World
 from flows import components
 from serving import server as shim_process
-from serving.handler import Request
+from serving.messages import Request
 from serving.settings import Settings
 
 NO_COMPILER = 2

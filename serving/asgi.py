@@ -6,7 +6,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from serving.handler import Handler, Request, Response
+from serving.handler import Handler
+from serving.messages import Request, Response
 from serving.problems import Problem
 
 _LOOK_SECONDS = 0.5  # between two looks for a release that is waited for

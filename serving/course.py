@@ -14,9 +14,10 @@ import msgspec
 import numpy as np
 
 from features import cloudevents
+from features.definitions import space_of
 from features.expressions import compile_expression, names_in
 from features.records import Event, Scalar
-from features.vector import space_of, text_of
+from features.vector import text_of
 from serving.course_models import Role, role_of
 from serving.plan import StreamPlan
 from serving.proposals import DECIDING_MODES

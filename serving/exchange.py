@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from serving.handler import Handler, Request, Response
+from serving.handler import Handler
 from serving.limits import Limits
 from serving.lobby import Lobby
+from serving.messages import Request, Response
 from serving.problems import Problem
 from serving.settings import Durability
 from serving.shim import Shim

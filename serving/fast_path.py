@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from features.vector import TIME
+from features.definitions import TIME
 from serving.course import Course, Instants, course_of
 from serving.plan import Plan
 from serving.view import ReleaseView, StreamView

@@ -14,7 +14,7 @@ from features import cloudevents
 from features.clock import Clock
 from features.cloudevents import DecisionRequest, TextTypeError, UnknownTypeError
 from features.records import Candidate, Decision, Event, Outcome, outcome_key
-from features.vector import FeatureTypeError
+from features.scope import FeatureTypeError
 from serving import answer, decider, identity
 from serving.answer import Answer
 from serving.case import FeatureRangeError, NoEligibleDestinationError, Question

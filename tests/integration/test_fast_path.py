@@ -23,8 +23,9 @@ from models.calibration import Scaling
 from models.card import CARD_FILE, Card, Head, Quantile
 from serving import fast_path
 from serving.answer import Answer
-from serving.handler import Handler, Request
+from serving.handler import Handler
 from serving.memory import DecisionMemory
+from serving.messages import Request
 from serving.overrides import OverrideJournal
 from serving.plan import Plan
 from serving.recorder import Recorder

@@ -22,7 +22,7 @@ from models.releases.store import Store
 from models.releases.transitions import Attribution
 from serving import probe, server
 from serving.asgi import Application
-from serving.handler import Request
+from serving.messages import Request
 from serving.plan import Plan
 from serving.probe import ProbeFailedError
 from serving.settings import Settings

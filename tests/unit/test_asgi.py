@@ -8,7 +8,7 @@ import pytest
 
 from serving import asgi
 from serving.asgi import Application, Message
-from serving.handler import Request, Response
+from serving.messages import Request, Response
 from serving.problems import Problem
 
 

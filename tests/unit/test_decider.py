@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from features import config
 from features.records import Candidate, Decision, DestinationState, Event, Override
-from features.vector import FeatureTypeError
+from features.scope import FeatureTypeError
 from models.router import Scores
 from serving import answer, decider
 from serving.case import FeatureRangeError, NoEligibleDestinationError, Question

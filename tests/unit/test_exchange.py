@@ -16,9 +16,10 @@ from features import config, spool
 from features.clock import ReplayClock
 from features.records import Decision, Outcome
 from serving.exchange import Exchange
-from serving.handler import Handler, Request, Response
+from serving.handler import Handler
 from serving.limits import Limits
 from serving.memory import DecisionMemory
+from serving.messages import Request, Response
 from serving.overrides import OverrideJournal
 from serving.plan import Plan
 from serving.recorder import Recorder

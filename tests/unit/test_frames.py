@@ -6,8 +6,8 @@ from pathlib import Path
 from serving.debts import Debts
 from serving.exchange import Exchange
 from serving.frames import FrameProtocol
-from serving.handler import Request, Response
 from serving.limits import Limits
+from serving.messages import Request, Response
 from serving.problems import Problem
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -17,9 +17,10 @@ from serving import routes
 from serving.access import ROLES, Role
 from serving.case import Question
 from serving.decider import decide_statically
-from serving.handler import Handler, Request, Response
+from serving.handler import Handler
 from serving.intake import MAX_BATCH
 from serving.memory import DecisionMemory
+from serving.messages import Request, Response
 from serving.overrides import OverrideJournal
 from serving.plan import Plan
 from serving.recorder import Recorder

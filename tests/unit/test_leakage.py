@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from features import instants, sources
+from features.definitions import FeatureDefinitions
 from features.known_at import KnownAt
-from features.vector import CategoryColumn, FeatureDefinitions
+from features.vector import CategoryColumn
 from validation import leakage
 from validation.leakage import Screened, ScreenLimits
 

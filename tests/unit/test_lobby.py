@@ -13,10 +13,11 @@ import pytest
 from features import config
 from features.clock import ReplayClock
 from serving.exchange import Exchange
-from serving.handler import Handler, Request, Response
+from serving.handler import Handler
 from serving.limits import Limits
 from serving.lobby import Lobby
 from serving.memory import DecisionMemory
+from serving.messages import Request, Response
 from serving.overrides import OverrideJournal
 from serving.plan import Plan
 from serving.recorder import Recorder
