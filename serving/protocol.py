@@ -13,7 +13,6 @@ from serving.routes import PUBLIC_PATHS
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SPECIAL = frozenset({"connection", "expect", "transfer-encoding", "upgrade"})
-_MAX_KNOWN, _KNOWN_BYTES = 1_024, 4_096  # heads, and how long one may be
 _PATIENT_BYTES = 64 * 1024  # a body up to this size is read before its request is judged
 
 
@@ -33,6 +32,7 @@ class HttpProtocol(asyncio.Protocol):
         self._exchange = exchange
         self._limits = exchange.limits
         self._replies = replies
+        self._heads = replies.heads
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -246,35 +246,25 @@ class HttpProtocol(asyncio.Protocol):
                 self._refuse(self._head_too_large())
 
     def _take_known(self, data: bytes) -> bytes:
-        """Take the requests whose heads were parsed before, byte for byte, and return the rest for the parser.
-
-        A caller's heads differ in little more than the length of the body, and a head means what it meant.
-        """
-        known = self._replies.heads
+        """Take the requests whose heads were parsed before, and return the rest for the parser."""
         while data and self._state == "idle":
-            end = data.find(b"\r\n\r\n") + 4
-            found = known.get(data[:end])
-            if found is None or len(data) < end + found[1]:
+            taken = self._heads.take(data)
+            if taken is None:
                 break
-            (method, path, query, headers, _, _), n_bytes = found
+            request, data = taken
             if self._exchange.handler.draining:
                 self._last = True
-            problem = None if path in PUBLIC_PATHS else self._exchange.overload()
-            self._submit(Request(method, path, query, headers, data[end : end + n_bytes]), problem)
-            data = data[end + n_bytes :]
+            self._submit(request, None if request.path in PUBLIC_PATHS else self._exchange.overload())
         return data
 
     def _learn_head(self) -> None:
-        """Remember a head that asks for nothing special, where it came as a whole."""
+        """Remember a head that asks for nothing special."""
         begun, headers = self._begun, self._headers
         self._begun = b""
-        end = begun.find(b"\r\n\r\n") + 4
-        length = headers.get("content-length", "0")
+        n_bytes = int(headers.get("content-length", "0"))
         special = self._last or self._refusal is not None or _SPECIAL & headers.keys() or self._parser.should_upgrade()
-        if not special and 4 < end <= _KNOWN_BYTES and int(length) <= _PATIENT_BYTES:  # noqa: PLR2004
-            if len(self._replies.heads) >= _MAX_KNOWN:
-                self._replies.heads.clear()
-            self._replies.heads[begun[:end]] = self._request, int(length)
+        if not special and n_bytes <= _PATIENT_BYTES:
+            self._heads.learn(begun, self._request, n_bytes)
 
     def _begin(self) -> None:
         self._url = b""

@@ -3,7 +3,8 @@
 from email.utils import formatdate
 from http import HTTPStatus
 
-from serving.messages import Request, Response
+from serving.heads import KnownHeads
+from serving.messages import Response
 
 _MAX_HEADS = 256
 
@@ -11,12 +12,12 @@ _MAX_HEADS = 256
 class Replies:
     """Encodes responses. ``tick`` must be called about once a second: it sets the clock of their date.
 
-    ``heads`` are requests' heads that were parsed before, with what they mean and how long a body they announce.
+    ``heads`` are those that were parsed before, of all connections.
     """
 
     def __init__(self) -> None:
         """Begin now."""
-        self.heads: dict[bytes, tuple[Request, int]] = {}
+        self.heads = KnownHeads()
         self._heads: dict[tuple[int, tuple[tuple[str, str], ...]], bytes] = {}
         self.tick()
 
