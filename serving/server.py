@@ -27,6 +27,7 @@ from serving.follower import Follower
 from serving.frames import FrameProtocol
 from serving.handler import Handler
 from serving.memory import DecisionMemory
+from serving.mirror import Mirror
 from serving.overrides import OverrideJournal
 from serving.plan import Plan
 from serving.protocol import HttpProtocol
@@ -35,6 +36,7 @@ from serving.replies import Replies
 from serving.settings import Settings, SettingsError
 from serving.shelf import Shelf
 from serving.shim import Shim
+from serving.upstream import Upstream
 
 if TYPE_CHECKING:
     from serving.nats_service import NatsService
@@ -54,12 +56,17 @@ class Parts:
     shim: Shim
     follower: Follower
     handler: Handler
+    mirror: Mirror | None = None
 
     @contextlib.asynccontextmanager
     async def living(self) -> AsyncIterator[None]:
-        """Follow the ledger while entered; leave everything written down."""
+        """Follow the ledger, and copy it where it is another shim's, while entered; leave everything written down."""
         self.follower.start()
+        if self.mirror is not None:
+            self.mirror.start()
         yield
+        if self.mirror is not None:
+            self.mirror.stop()
         self.follower.stop()
         self.shim.debts.save()
         self.shim.recorder.close()
@@ -82,6 +89,7 @@ def wire(settings: Settings) -> Parts:
         state_path=settings.state_path / "served.json",
         poll_seconds=settings.poll_seconds,
     )
+    mirror = _mirror(settings, follower.wake)
     shim = Shim(
         plan=plan,
         clock=clock,
@@ -90,10 +98,11 @@ def wire(settings: Settings) -> Parts:
         recorder=Recorder(settings.spool_path, prefix=settings.spool_prefix, fsync=settings.fsync),
         memory=DecisionMemory(settings.memory_decisions),
         debts=Debts(settings.state_path / "debts.json"),
+        mirror=mirror,
     )
     shim.warm()
     follower.restore()
-    return Parts(settings=settings, shim=shim, follower=follower, handler=Handler(shim, settings))
+    return Parts(settings=settings, shim=shim, follower=follower, handler=Handler(shim, settings), mirror=mirror)
 
 
 def build(settings: Settings) -> Application:
@@ -220,6 +229,20 @@ class Listener:
 
     def _connected(self) -> list[HttpProtocol | FrameProtocol]:
         return [*self._connections, *self._frames]
+
+
+def _mirror(settings: Settings, wake: Callable[[], None]) -> Mirror | None:
+    """Return what copies another shim's releases, None where none is named."""
+    if settings.upstream_url is None:
+        return None
+    return Mirror(
+        source=Upstream(url=settings.upstream_url, token=settings.upstream_token),
+        ledger=Ledger(settings.ledger_path),
+        store=Store(settings.store_path),
+        folder=settings.mirror_path,
+        wake=wake,
+        poll_seconds=settings.poll_seconds,
+    )
 
 
 def _nats_service(exchange: Exchange, url: str | None, wake: Callable[[], None]) -> "NatsService | None":

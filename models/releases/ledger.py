@@ -2,13 +2,15 @@
 
 An entry is written to a temporary file, synced, and given its generation's name by ``link(2)``, which fails if the name
 is taken: of two appenders that saw the same head exactly one wins, and the other is told. No reader ever sees half an
-entry. Appenders share a lock that a restore and a sweep hold alone, since they act on more than one name.
+entry. Appenders share a lock that a restore, a sweep and an adoption hold alone, since they act on more than one name.
+
+A ledger is written by appenders or is a copy of another, never both: a mark in the folder says that it is a copy.
 """
 
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from models.releases import durable, rules
@@ -22,6 +24,8 @@ from models.releases.refusal import RuleBrokenError
 FAILPOINTS = ("append:checked", "append:written", "append:linked", "append:unlinked")
 MAX_ENTRY_BYTES = 1024 * 1024
 
+_COPY_MARK = ".copy"
+_COPY_TEXT = b"this ledger is a copy of another, which alone is written to\n"
 _GENERATION_FILE = re.compile(r"(\d{8})\.json")
 _TEMPORARY_PREFIX = ".append-"
 
@@ -44,6 +48,10 @@ class DamagedLedgerError(ValueError):
     def __init__(self, generation: int, detail: str) -> None:
         super().__init__(f"generation {generation} of the ledger is damaged: {detail}")
         self.generation = generation
+
+
+class ForeignLedgerError(RuntimeError):
+    """A ledger that is a copy of another where it must not be one, or the other way round."""
 
 
 class Ledger:
@@ -69,15 +77,11 @@ class Ledger:
         DamagedLedgerError
             If it is not there or not what was recorded.
         """
-        try:
-            with self._path(generation).open("rb") as file:
-                data = file.read(MAX_ENTRY_BYTES + 1)
-            recorded = entries.decode(data)
-        except (OSError, NotCanonicalError) as error:
-            raise DamagedLedgerError(generation, str(error)) from None
-        if recorded.entry.generation != generation:
-            raise DamagedLedgerError(generation, f"its entry says generation {recorded.entry.generation}")
-        return recorded
+        return self._open(generation)[1]
+
+    def read_file(self, generation: int) -> bytes:
+        """Return the bytes of one generation as they lie there; checked, and refused, as by `read`."""
+        return self._open(generation)[0]
 
     def head(self) -> Recorded | None:
         """Return the newest generation and its hash, None when there is none; one listing and one file are read.
@@ -154,6 +158,8 @@ class Ledger:
             If the head is another by now: names the generation that came first, its actor and its action.
         RuleBrokenError
             If the entry may not follow; a restore must come by `restore`.
+        ForeignLedgerError
+            If the ledger is a copy of another.
         DamagedLedgerError
             If the chain does not hold.
         OSError
@@ -168,12 +174,45 @@ class Ledger:
         ------
         ValueError
             If ``entry`` is not a restore above that generation and hash.
-        LedgerConflictError, RuleBrokenError, DamagedLedgerError, OSError
+        LedgerConflictError, RuleBrokenError, ForeignLedgerError, DamagedLedgerError, OSError
             As `append` does.
         """
         if entry.gap is None or (entry.gap.generation, entry.gap.hash) != above:
             raise ValueError(f"the entry must continue above {above}, its gap is {entry.gap}")
         return self._record(entry, entry.previous, exclusive=True)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the ledger is a copy of another: it takes what `adopt` brings, and no appends."""
+        return (self._root / _COPY_MARK).exists()
+
+    def adopt(self, files: Sequence[bytes], *, expected_head: str) -> History:
+        """Record what another ledger holds beyond ``expected_head``, byte for byte, and return what all adds up to.
+
+        The first adoption makes an empty ledger a copy. All files are checked before the first is recorded; killed in
+        between, the first of them are there, and the chain holds.
+
+        Raises
+        ------
+        ForeignLedgerError
+            If the ledger holds what was appended here.
+        LedgerConflictError
+            If the head is another.
+        DamagedLedgerError, RuleBrokenError
+            If a file may not follow.
+        OSError
+            If the disk refuses.
+        """
+        durable.make_folder(self._root)
+        with durable.lock(self._root, exclusive=True):
+            history = self.history()
+            self._claim(history)
+            if history.hash != expected_head:
+                raise LedgerConflictError(expected_head, history.head)
+            for data, recorded in zip(files, check_files(files, history), strict=True):
+                self._publish(recorded.entry.generation, data, history.hash)
+                history = history.after(recorded)
+        return history
 
     def sweep(self) -> tuple[str, ...]:
         """Remove what killed appenders left behind and return its names; waits for the appends that are under way."""
@@ -185,12 +224,36 @@ class Ledger:
                 leftover.unlink()
         return tuple(leftover.name for leftover in leftovers)
 
+    def _open(self, generation: int) -> tuple[bytes, Recorded]:
+        try:
+            with self._path(generation).open("rb") as file:
+                data = file.read(MAX_ENTRY_BYTES + 1)
+            recorded = entries.decode(data)
+        except (OSError, NotCanonicalError) as error:
+            raise DamagedLedgerError(generation, str(error)) from None
+        if recorded.entry.generation != generation:
+            raise DamagedLedgerError(generation, f"its entry says generation {recorded.entry.generation}")
+        return data, recorded
+
+    def _claim(self, history: History) -> None:
+        """Mark an empty ledger as a copy, before anything is in it."""
+        if self.is_copy:
+            return
+        if history.head is not None:
+            raise ForeignLedgerError(
+                f"the ledger, at generation {history.generation}, was written here: a copy begins in an empty folder"
+            )
+        durable.write(self._root / _COPY_MARK, _COPY_TEXT)
+        durable.sync_folder(self._root)
+
     def _record(self, entry: Entry, expected_head: str, *, exclusive: bool) -> str:
         entry = rules.normalise(entry)
         if (entry.action == "restore") != exclusive:
             raise RuleBrokenError("action", entry.generation, f"{entry.action!r} does not come this way")
         durable.make_folder(self._root)
         with durable.lock(self._root, exclusive=exclusive):
+            if self.is_copy:
+                raise ForeignLedgerError(f"{entry.action!r} cannot be recorded: the ledger is a copy of another's")
             history = self.history()
             if history.hash != expected_head:
                 raise LedgerConflictError(expected_head, self._winner(entry.generation, history))
@@ -220,6 +283,30 @@ class Ledger:
 
     def _path(self, generation: int) -> Path:
         return self._root / f"{generation:08d}.json"
+
+
+def check_files(files: Iterable[bytes], history: History) -> tuple[Recorded, ...]:
+    """Return what the files of generations record, if they may follow ``history`` one after the other.
+
+    Raises
+    ------
+    DamagedLedgerError
+        If the bytes are not what a ledger writes: names the generation that should come.
+    RuleBrokenError
+        If an entry may not follow.
+    """
+    found: list[Recorded] = []
+    for data in files:
+        if len(data) > MAX_ENTRY_BYTES:
+            raise DamagedLedgerError(history.generation + 1, f"it takes {len(data)} bytes, at most {MAX_ENTRY_BYTES}")
+        try:
+            recorded = entries.decode(data)
+        except NotCanonicalError as error:
+            raise DamagedLedgerError(history.generation + 1, str(error)) from None
+        rules.check(recorded.entry, history)
+        history = history.after(recorded)
+        found.append(recorded)
+    return tuple(found)
 
 
 def _encode(entry: Entry) -> bytes:
