@@ -13,7 +13,8 @@ from models.releases import bundle, durable
 from models.releases.bundle import BundleError
 from models.releases.entry import Recorded
 from models.releases.history import History
-from models.releases.ledger import ForeignLedgerError, Ledger
+from models.releases.ledger import ForeignLedgerError
+from models.releases.replica import Replica
 from models.releases.store import AbsentReleaseError, Store
 from serving import page
 from serving.client import pause_seconds
@@ -58,7 +59,7 @@ class Mirror:
         self,
         *,
         source: Source,
-        ledger: Ledger,
+        ledger: Replica,
         store: Store,
         folder: Path,
         wake: Callable[[], None],

@@ -8,8 +8,9 @@ from msgspec import Raw, Struct
 
 from models.releases.entry import Recorded
 from models.releases.history import History
-from models.releases.ledger import DamagedLedgerError, Ledger, check_files
+from models.releases.ledger import DamagedLedgerError, Ledger
 from models.releases.refusal import RuleBrokenError
+from models.releases.replica import check_files
 
 MAX_ENTRIES = 64  # of one page: they are read between two decisions
 MAX_BYTES = 1024 * 1024  # beyond the first entry, which is sent whatever it takes

@@ -19,6 +19,7 @@ import uvloop
 from features import config
 from features.clock import Clock, ReplayClock, SystemClock
 from models.releases.ledger import Ledger
+from models.releases.replica import Replica
 from models.releases.store import Store
 from serving.asgi import Application
 from serving.debts import Debts
@@ -237,7 +238,7 @@ def _mirror(settings: Settings, wake: Callable[[], None]) -> Mirror | None:
         return None
     return Mirror(
         source=Upstream(url=settings.upstream_url, token=settings.upstream_token),
-        ledger=Ledger(settings.ledger_path),
+        ledger=Replica(settings.ledger_path),
         store=Store(settings.store_path),
         folder=settings.mirror_path,
         wake=wake,

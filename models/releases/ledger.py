@@ -10,7 +10,7 @@ A ledger is written by appenders or is a copy of another, never both: a mark in 
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from models.releases import durable, rules
@@ -23,9 +23,8 @@ from models.releases.refusal import RuleBrokenError
 
 FAILPOINTS = ("append:checked", "append:written", "append:linked", "append:unlinked")
 MAX_ENTRY_BYTES = 1024 * 1024
+COPY_MARK = ".copy"  # the file that says so
 
-_COPY_MARK = ".copy"
-_COPY_TEXT = b"this ledger is a copy of another, which alone is written to\n"
 _GENERATION_FILE = re.compile(r"(\d{8})\.json")
 _TEMPORARY_PREFIX = ".append-"
 
@@ -183,36 +182,8 @@ class Ledger:
 
     @property
     def is_copy(self) -> bool:
-        """Whether the ledger is a copy of another: it takes what `adopt` brings, and no appends."""
-        return (self._root / _COPY_MARK).exists()
-
-    def adopt(self, files: Sequence[bytes], *, expected_head: str) -> History:
-        """Record what another ledger holds beyond ``expected_head``, byte for byte, and return what all adds up to.
-
-        The first adoption makes an empty ledger a copy. All files are checked before the first is recorded; killed in
-        between, the first of them are there, and the chain holds.
-
-        Raises
-        ------
-        ForeignLedgerError
-            If the ledger holds what was appended here.
-        LedgerConflictError
-            If the head is another.
-        DamagedLedgerError, RuleBrokenError
-            If a file may not follow.
-        OSError
-            If the disk refuses.
-        """
-        durable.make_folder(self._root)
-        with durable.lock(self._root, exclusive=True):
-            history = self.history()
-            self._claim(history)
-            if history.hash != expected_head:
-                raise LedgerConflictError(expected_head, history.head)
-            for data, recorded in zip(files, check_files(files, history), strict=True):
-                self._publish(recorded.entry.generation, data, history.hash)
-                history = history.after(recorded)
-        return history
+        """Whether the ledger is a copy of another, which ``models.releases.replica`` keeps: nothing is appended to it."""
+        return (self._root / COPY_MARK).exists()
 
     def sweep(self) -> tuple[str, ...]:
         """Remove what killed appenders left behind and return its names; waits for the appends that are under way."""
@@ -234,17 +205,6 @@ class Ledger:
         if recorded.entry.generation != generation:
             raise DamagedLedgerError(generation, f"its entry says generation {recorded.entry.generation}")
         return data, recorded
-
-    def _claim(self, history: History) -> None:
-        """Mark an empty ledger as a copy, before anything is in it."""
-        if self.is_copy:
-            return
-        if history.head is not None:
-            raise ForeignLedgerError(
-                f"the ledger, at generation {history.generation}, was written here: a copy begins in an empty folder"
-            )
-        durable.write(self._root / _COPY_MARK, _COPY_TEXT)
-        durable.sync_folder(self._root)
 
     def _record(self, entry: Entry, expected_head: str, *, exclusive: bool) -> str:
         entry = rules.normalise(entry)
@@ -283,30 +243,6 @@ class Ledger:
 
     def _path(self, generation: int) -> Path:
         return self._root / f"{generation:08d}.json"
-
-
-def check_files(files: Iterable[bytes], history: History) -> tuple[Recorded, ...]:
-    """Return what the files of generations record, if they may follow ``history`` one after the other.
-
-    Raises
-    ------
-    DamagedLedgerError
-        If the bytes are not what a ledger writes: names the generation that should come.
-    RuleBrokenError
-        If an entry may not follow.
-    """
-    found: list[Recorded] = []
-    for data in files:
-        if len(data) > MAX_ENTRY_BYTES:
-            raise DamagedLedgerError(history.generation + 1, f"it takes {len(data)} bytes, at most {MAX_ENTRY_BYTES}")
-        try:
-            recorded = entries.decode(data)
-        except NotCanonicalError as error:
-            raise DamagedLedgerError(history.generation + 1, str(error)) from None
-        rules.check(recorded.entry, history)
-        history = history.after(recorded)
-        found.append(recorded)
-    return tuple(found)
 
 
 def _encode(entry: Entry) -> bytes:

@@ -276,7 +276,7 @@ def test_of_several_workers_one_copies_and_all_serve(upstream: Machine, far: Mac
     assert far.ledger.verify().generation == first[0]
     assert far.process is not None
     children = Path(f"/proc/{far.process.pid}/task/{far.process.pid}/children").read_text().split()
-    lock = os.stat(far.home / "shim" / "mirror" / "lock").st_ino
+    lock = (far.home / "shim" / "mirror" / "lock").stat().st_ino
     holders = [line for line in Path("/proc/locks").read_text().splitlines() if f":{lock} " in line]
     (holder,) = {line.split()[4] for line in holders}
     assert holder in children

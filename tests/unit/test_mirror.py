@@ -12,6 +12,7 @@ from msgspec import structs
 
 from models.releases import bundle, transitions
 from models.releases.ledger import ForeignLedgerError, Ledger
+from models.releases.replica import Replica
 from models.releases.store import Store
 from models.releases.transitions import Attribution
 from serving import mirror, page
@@ -88,6 +89,7 @@ class Pair:
 
     def __init__(self, root: Path) -> None:
         self.up, self.here = Home(root / "up"), Home(root / "here")
+        self.copy = Replica(root / "here" / "ledger")
         self.up.begin()
         self.source = Source(self.up)
         self.woken: list[int] = []
@@ -98,7 +100,7 @@ class Pair:
         folder.mkdir(parents=True, exist_ok=True)
         return Mirror(
             source=self.source,
-            ledger=self.here.ledger,
+            ledger=self.copy,
             store=self.here.store,
             folder=folder,
             wake=lambda: self.woken.append(self.here.ledger.history().generation),
@@ -289,10 +291,10 @@ def test_killed_between_two_entries_the_copy_goes_on_where_it_was(pair: Pair) ->
 
     for text in "ab":
         pair.up.release(text)
-    whole, pair.here.ledger = pair.here.ledger, Ledger(pair.here.root / "ledger", failpoint=die)
+    whole, pair.copy = pair.copy, Replica(pair.here.root / "ledger", failpoint=die)
     with pytest.raises(DiedError):
         pair.make().poll()
-    pair.here.ledger = whole
+    pair.copy = whole
     assert whole.verify().generation == 2
     pair.make().poll()
     assert whole.verify().hash == pair.up.ledger.history().hash
@@ -302,7 +304,9 @@ def wait_until(condition: threading.Event) -> None:
     assert condition.wait(60), "it never came true"
 
 
-def test_whatever_comes_the_thread_goes_on_and_says_what_was_wrong(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+def test_whatever_comes_the_thread_goes_on_and_says_what_was_wrong(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
     failed, copied = threading.Event(), threading.Event()
     answers = iter([UpstreamError("cannot be reached"), UpstreamError("cannot be reached"), ZeroDivisionError("oops")])
     told: list[str] = []

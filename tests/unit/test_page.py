@@ -127,7 +127,9 @@ def test_whatever_bit_of_an_entry_is_changed_it_is_refused(data: st.DataObject, 
         page.check(structs.replace(whole, entries=(Raw(changed),)), up_to(ledger, 1))
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b'{"after": "1"}', b'{"entries": [{]}', b"\xff", b"[" * 5_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[1]", b'{"after": "1"}', b'{"entries": [{]}', b"\xff", b"[" * 5_000]
+)
 def test_what_is_no_page_is_said_to_be_none(body: bytes) -> None:
     with pytest.raises(PageError, match="no page of a ledger"):
         page.parse(body)

@@ -135,7 +135,7 @@ def test_a_size_below_nothing_is_refused(incoming: Path) -> None:
         parcel.unpack(io.BytesIO(back.tobuf(tarfile.GNU_FORMAT)), incoming)
 
 
-def test_wherever_a_tar_ends_too_early_it_is_said(packed: bytes, incoming: Path, tmp_path: Path) -> None:
+def test_wherever_a_tar_ends_too_early_it_is_said(packed: bytes, tmp_path: Path) -> None:
     end = len(packed.rstrip(b"\0"))
     for n_bytes in (0, 1, 511, 512, 514, 1_024, end - 1, end + 1):
         folder = tmp_path / f"at-{n_bytes}"
@@ -154,7 +154,7 @@ def test_any_bytes_are_refused_by_name(data: bytes) -> None:
     ("act", "words"),
     [
         (lambda folder, of: parcel.pack(folder, of, limits=Limits(max_total_bytes=100)), "at most 100 bytes to send"),
-        (lambda folder, of: parcel.pack(folder, of), "fits into a tar's header"),
+        (parcel.pack, "fits into a tar's header"),
     ],
 )
 def test_what_cannot_be_sent_is_said(act: Callable[..., bytes], words: str, tmp_path: Path) -> None:

@@ -74,7 +74,9 @@ def asked(servers: list[Server], *answers: bytes, then_close: bool = True) -> tu
 
 
 def test_the_token_is_sent_and_the_tag_of_what_was_new_to_nobody(servers: list[Server]) -> None:
-    client, server = asked(servers, ok(EMPTY, b'etag: "t1"'), b"HTTP/1.1 304 Not Modified\r\n\r\n", ok(EMPTY), ok(EMPTY))
+    client, server = asked(
+        servers, ok(EMPTY, b'etag: "t1"'), b"HTTP/1.1 304 Not Modified\r\n\r\n", ok(EMPTY), ok(EMPTY)
+    )
     found = client.page(0, wait_seconds=5.0)
     assert found is not None
     assert client.page(0, wait_seconds=5.0) is None
