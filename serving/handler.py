@@ -49,6 +49,8 @@ class Handler:
             "show_decision": self._show_decision,
             "report": self._report,
             "adopt": self._adopt,
+            "report_states": self._report_states,
+            "list_states": self._list_states,
             "show_model": self._show_model,
             "show_forecast": self._show_forecast,
             "list_overrides": self._list_overrides,
@@ -178,6 +180,20 @@ class Handler:
         self._instant(request)
         n_new = self._shim.adopt(intake.fallbacks(request.headers, request.body))
         return Response(202, _ENCODER.encode({"accepted": n_new}), recorded=True)
+
+    def _report_states(self, request: Request, _: str) -> Response:
+        at = self._instant(request)
+        reports = intake.states(request.headers, request.body)
+        if self._shim.plan.configuration.live is None:
+            raise Problem(422, "live state is not configured: turnout.toml has no [live]")
+        for report in reports:
+            if not self._shim.live.knows(report.destination):
+                raise Problem(422, f"destination {report.destination!r} is not configured", "$.destination")
+        self._shim.live.report(reports, at)
+        return as_json({"accepted": len(reports)}, 202)
+
+    def _list_states(self, _: Request, __: str) -> Response:
+        return as_json(self._shim.live.states(self._shim.clock.now()))
 
     def _show_decision(self, _: Request, decision_id: str) -> Response:
         decision = self._shim.decision(decision_id)

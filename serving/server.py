@@ -26,6 +26,7 @@ from serving.exchange import Exchange
 from serving.follower import Follower
 from serving.frames import FrameProtocol
 from serving.handler import Handler
+from serving.live import LiveStates
 from serving.memory import DecisionMemory
 from serving.overrides import OverrideJournal
 from serving.plan import Plan
@@ -90,6 +91,7 @@ def wire(settings: Settings) -> Parts:
         recorder=Recorder(settings.spool_path, prefix=settings.spool_prefix, fsync=settings.fsync),
         memory=DecisionMemory(settings.memory_decisions),
         debts=Debts(settings.state_path / "debts.json"),
+        live=LiveStates(plan, folder=settings.home / "shim" / "live", worker=settings.worker),
     )
     shim.warm()
     follower.restore()

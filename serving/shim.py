@@ -20,6 +20,7 @@ from serving.answer import Answer
 from serving.case import FeatureRangeError, NoEligibleDestinationError, Question
 from serving.debts import Debts
 from serving.fast_path import FastPath
+from serving.live import LiveStates
 from serving.memory import DecisionMemory
 from serving.metrics import Metrics
 from serving.overrides import OverrideJournal
@@ -74,11 +75,13 @@ class Shim:
     memory: DecisionMemory
     metrics: Metrics = field(default_factory=Metrics)
     debts: Debts = field(default_factory=Debts)
+    live: LiveStates = field(default=None)  # type: ignore[assignment]  # one of its own, by default
     fast_path: FastPath = field(init=False)
 
     def __post_init__(self) -> None:
         """Compile the plan for the fast path."""
-        self.fast_path = FastPath(self.plan)
+        self.live = self.live or LiveStates(self.plan)
+        self.fast_path = FastPath(self.plan, self.live)
 
     def warm(self) -> None:
         """Remember the decisions at the end of the spool, so that a restart forgets none of them."""
@@ -156,6 +159,7 @@ class Shim:
         except OSError as error:
             raise Problem(503, f"outcomes cannot be logged: {error.strerror or error}") from None
         self.metrics.count_outcomes(outcomes)
+        self.live.learn(outcomes, self.clock.now())
         return [outcome_key(outcome) for outcome in outcomes]
 
     def adopt(self, decisions: Sequence[Decision]) -> int:
@@ -208,7 +212,7 @@ class Shim:
         if earlier is not None and _still_stands(earlier, event, plan):
             self.metrics.count_repeated(event.stream)
             return _Repeated(earlier, plan.static_order(event))
-        question = Question(event=event, candidates=_candidates(request, plan))
+        question = Question(event=event, candidates=self.live.fill(_candidates(request, plan), at))
         decision = self._decide_fresh(question, plan, at, request.decision_id or identity.decision_id(at, mark))
         if isinstance(decision, Problem):
             return decision
