@@ -70,7 +70,7 @@ def learn(folder: Path, as_of: datetime) -> dict[str, Any]:
 
     source = Snapshot(folder)
     rows = training_log.read_plain(source, STREAM, configured, as_of=as_of)
-    log = training_log.read(source, STREAM, configured, rows, as_of=as_of)
+    log = training_log.read(source, configured, rows)
     lap("features")
     made = fit.learn(log.training, configured.features, folder / "router", _subject(configured), sample=log.sample)
     compiling.compile_router(folder / "router", made.card)
@@ -114,7 +114,7 @@ def keep_matrix(folder: Path, as_of: datetime) -> dict[str, Any]:
     configured = train_log.configured().streams[STREAM]
     source = Snapshot(folder)
     rows = training_log.read_plain(source, STREAM, configured, as_of=as_of)
-    log = training_log.read(source, STREAM, configured, rows, as_of=as_of).training
+    log = training_log.read(source, configured, rows).training
     material = Material.of(Examples.of(log, configured.features), configured.objective, configured.training)
     np.save(folder / MATRIX_FILE, material.matrix)
     np.save(folder / "labels.npy", np.stack(list(material.labels.values())))

@@ -60,8 +60,7 @@ def validate_rows(wired: Wiring, stream: str, rows: TrainingRows) -> BatchVerdic
 
 def read_log(wired: Wiring, stream: str, source: Source, rows: TrainingRows) -> TrainingLog:
     """Return the log with its vectors: what is fitted on, where forms compete, and the later part that judges."""
-    configured, content = wired.configuration.streams[stream], wired.classifier(stream)
-    return training_log.read(source, stream, configured, rows, as_of=wired.now, content=content)
+    return training_log.read(source, wired.configuration.streams[stream], rows)
 
 
 def screen_log(wired: Wiring, stream: str, source: Source, rows: TrainingRows, log: TrainingLog) -> LeakageVerdict:

@@ -39,7 +39,7 @@ def read(stored: tuple[Warehouse, Outcome], tiny: Configuration) -> TrainingLog:
     orders, at = tiny.streams["orders"], last.observed_at
     rows = training_log.read_plain(warehouse, "orders", orders, as_of=at)
     assert not {"numbers", "categories", "policies"} & set(rows.table.column_names)
-    return training_log.read(warehouse, "orders", orders, rows, as_of=at)
+    return training_log.read(warehouse, orders, rows)
 
 
 def whole(stored: tuple[Warehouse, Outcome], tiny: Configuration) -> DecisionLog:
@@ -76,26 +76,11 @@ def test_windows_change_nothing(
     early, late = whole(stored, tiny).split(tiny.streams["orders"].training.holdout_share)
     same(found.holdout, late)
     assert found.sample is not None
-    same(found.sample, early)
+    assert not found.sample.policies
+    same(replace(found.sample, policies=early.policies), early)
+    known = early.revealed_alone()
     assert not found.training.policies
-    same(replace(found.training, policies=revealed_alone(early).policies), revealed_alone(early))
-
-
-def revealed_alone(log: DecisionLog) -> DecisionLog:
-    """Cut the rows whose outcome is not known out of a log that has them all."""
-    known = np.zeros(int(log.offsets[-1]), np.bool_)
-    known[log.revealed().row] = True
-    place_of = np.cumsum(known) - 1
-    return replace(
-        log,
-        offsets=np.concatenate(([0], place_of + 1))[log.offsets],
-        chosen=place_of[log.chosen],
-        numbers=log.numbers[known],
-        categories=[column.take(known) for column in log.categories],
-        destination=log.destination.take(known),
-        policies={name: column[known] for name, column in log.policies.items()},
-        probes=None if log.probes is None else replace(log.probes, row=place_of[log.probes.row]),
-    )
+    same(replace(found.training, policies=known.policies), known)
 
 
 def test_a_fit_is_given_the_rows_whose_outcome_is_known(stored: tuple[Warehouse, Outcome], tiny: Configuration) -> None:
@@ -112,7 +97,7 @@ def test_a_long_log_gives_a_sample_of_whole_clusters(stored: tuple[Warehouse, Ou
     orders = tiny.streams["orders"]
     short = msgspec.structs.replace(orders, training=msgspec.structs.replace(orders.training, contest_decisions=50))
     rows = training_log.read_plain(warehouse, "orders", short, as_of=last.observed_at)
-    log = training_log.read(warehouse, "orders", short, rows, as_of=last.observed_at)
+    log = training_log.read(warehouse, short, rows)
     assert log.sample is not None
     assert log.sample.n_decisions == 50
     assert set(log.sample.decision_id) < set(log.training.decision_id)
@@ -124,4 +109,4 @@ def test_an_empty_log_is_refused(tmp_path: Path, tiny: Configuration, stored: tu
     empty, orders, at = Warehouse(tmp_path / "empty.duckdb"), tiny.streams["orders"], stored[1].observed_at
     rows = training_log.read_plain(empty, "orders", orders, as_of=at)
     with pytest.raises(ValueError, match="no closed decisions"):
-        training_log.read(empty, "orders", orders, rows, as_of=at)
+        training_log.read(empty, orders, rows)
