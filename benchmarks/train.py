@@ -116,7 +116,7 @@ def keep_matrix(folder: Path, as_of: datetime) -> dict[str, Any]:
     rows = training_log.read_plain(source, STREAM, configured, as_of=as_of)
     log = training_log.read(source, configured, rows).training
     material = Material.of(Examples.of(log, configured.features), configured.objective, configured.training)
-    np.save(folder / MATRIX_FILE, material.matrix)
+    np.save(folder / MATRIX_FILE, material.matrix.take(slice(None)))
     np.save(folder / "labels.npy", np.stack(list(material.labels.values())))
     (folder / HEADS_FILE).write_bytes(msgspec.json.encode(list(material.labels)))
     return {"heads": list(material.labels)}
