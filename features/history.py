@@ -24,6 +24,7 @@ PLAIN = (
 )
 CANDIDATES = ("destinations", "eligible", "assigned_index", "numbers", "categories")
 POLICIES = ("policies", "champion")
+_TOLD_APART_BY = ("explored", "feature_set", "content")  # all rows that may be trained on say the same
 _US_PER_MINUTE = 60_000_000
 
 
@@ -74,6 +75,8 @@ def rewards(
     parameters = {"stream": stream, "as_of": as_of, "since": since, "until": until, "one_in": one_in}
     window_us = int(objective.window_minutes * _US_PER_MINUTE)
     with source.transaction() as session:
+        if names and set(names) <= set(PLAIN):
+            session.spare_memory()
         table = session.query("rewards", columns=names, window_us=window_us, **parameters)
     still_open = pc.equal(table["status"], "open").to_numpy()
     return table.append_column("reward", pa.array(_reward(table, objective), mask=still_open))
@@ -109,7 +112,8 @@ def training_rows(
         pa.scalar("other_classifier"),
     )
     left_out = {count["values"]: count["counts"] for count in pc.value_counts(reason.drop_null()).to_pylist()}
-    return TrainingRows(table=table.filter(pc.is_null(reason)), left_out=left_out)
+    kept = table.drop_columns(list(_TOLD_APART_BY)).filter(pc.is_null(reason))
+    return TrainingRows(table=kept, left_out=left_out)
 
 
 def add_candidates(

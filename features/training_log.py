@@ -10,6 +10,7 @@ from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features import decision_log, history, log_table
@@ -19,11 +20,12 @@ from features.history import TrainingRows
 from features.vector import CategoryColumn, FeatureDefinitions
 from features.warehouse import Source
 
+Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 WHOLE_AT_ONCE = 20_000  # decisions with all their candidates
-REVEALED_AT_ONCE = 50_000  # with a candidate each, or few
+REVEALED_AT_ONCE = 50_000  # with a candidate each, or few; fewer are dear, since the file is read in larger pieces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ def read_plain(
         feature_set=configured.features.version,
         content=content,
         as_of=as_of,
-        names=history.PLAIN,
+        names=tuple(name for name in history.PLAIN if name != "arm_unit" or configured.cluster == "key"),
     )
 
 
@@ -76,7 +78,9 @@ def read(source: Source, configured: Stream, rows: TrainingRows) -> TrainingLog:
     sampled[early] = decision_log.random_place(cluster[early], settings.seed) < settings.contest_decisions
     reader = _Reader(source, table, cluster, configured.features)
     training, sample = reader.revealed(early, sampled)
-    return TrainingLog(training=training, sample=sample, holdout=reader.whole(np.flatnonzero(late)))
+    holdout = reader.whole(np.flatnonzero(late))
+    pa.default_memory_pool().release_unused()
+    return TrainingLog(training=training, sample=sample, holdout=holdout)
 
 
 @dataclass(frozen=True)
@@ -91,13 +95,16 @@ class _Reader:
     def revealed(self, places: Integers, sampled: Mask) -> tuple[DecisionLog, DecisionLog | None]:
         """Return the rows of ``places`` whose outcome is known, and all rows of those of them that are ``sampled``."""
         known, whole = [], []
+        n_most = len(places) + len(pc.list_flatten(self.table["probes"]))
+        numbers, n_rows = np.empty((n_most, len(self.features.numbers))), 0  # at once: pieces would stand beside it
         for at in _windows(places, REVEALED_AT_ONCE):
             log = self._window(at, whole=sampled[at])
-            known.append(log.revealed_alone())
             if sampled[at].any():
                 whole.append(log.take(sampled[at]))
-            del log  # it would stand beside all that is known while that is joined
-        return concatenate(known), concatenate(whole) if whole else None
+            log = log.revealed_alone()
+            numbers[n_rows : (n_rows := n_rows + len(log.numbers))] = log.numbers
+            known.append(_without_numbers(log))
+        return concatenate(known, numbers[:n_rows]), concatenate(whole) if whole else None
 
     def whole(self, places: Integers) -> DecisionLog:
         """Return all rows of ``places``, with the policies that took part."""
@@ -107,6 +114,7 @@ class _Reader:
         return concatenate([self._window(at, whole=everything[: len(at)], names=names) for at in windows])
 
     def _window(self, at: Integers, *, whole: Mask, names: Sequence[str] = history.CANDIDATES) -> DecisionLog:
+        pa.default_memory_pool().release_unused()  # it keeps what the last window took
         found = history.add_candidates(self.source, self.table.take(pa.array(at)), whole=whole, names=names)
         return replace(log_table.from_table(found, self.features, cluster_by="decision"), cluster=self.cluster[at])
 
@@ -116,10 +124,13 @@ def _windows(places: Integers, n_at_once: int) -> Iterator[Integers]:
     return (places[start : start + n_at_once] for start in range(0, len(places), n_at_once))
 
 
-def concatenate(parts: list[DecisionLog]) -> DecisionLog:
-    """Return the logs one after the other; ``parts`` lose their vectors on the way, so that these never stand twice."""
+def concatenate(parts: list[DecisionLog], numbers: Floats | None = None) -> DecisionLog:
+    """Return the logs one after the other; ``parts`` lose their vectors on the way, so that these never stand twice.
+
+    With ``numbers`` (float64[n_rows, n_numbers]) those are all parts' vectors, which they hold no more.
+    """
     if len(parts) == 1:
-        return parts[0]
+        return parts[0] if numbers is None else replace(parts[0], numbers=numbers)
     n_rows = [int(part.offsets[-1]) for part in parts]
     starts = np.concatenate(([0], np.cumsum(n_rows)))
     offsets = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=False)]
@@ -127,7 +138,7 @@ def concatenate(parts: list[DecisionLog]) -> DecisionLog:
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*plain, "timed_out")}
     return DecisionLog(
         **joined,
-        numbers=_drain(parts, starts),
+        numbers=_drain(parts, starts) if numbers is None else numbers,
         offsets=np.concatenate(([0], *offsets)),
         chosen=np.concatenate([part.chosen + start for part, start in zip(parts, starts, strict=False)]),
         categories=[_join(columns) for columns in zip(*(part.categories for part in parts), strict=True)],
@@ -138,13 +149,17 @@ def concatenate(parts: list[DecisionLog]) -> DecisionLog:
     )
 
 
-def _drain(parts: list[DecisionLog], starts: Integers) -> NDArray[np.float64]:
+def _drain(parts: list[DecisionLog], starts: Integers) -> Floats:
     """Move the vectors of ``parts`` into one matrix."""
     numbers = np.empty((int(starts[-1]), parts[0].numbers.shape[1]))
     for place, part in enumerate(parts):
         numbers[starts[place] : starts[place + 1]] = part.numbers
-        parts[place] = replace(part, numbers=part.numbers[:0].copy())
+        parts[place] = _without_numbers(part)
     return numbers
+
+
+def _without_numbers(log: DecisionLog) -> DecisionLog:
+    return replace(log, numbers=log.numbers[:0].copy())
 
 
 def _join(columns: Sequence[CategoryColumn]) -> CategoryColumn:
@@ -160,7 +175,7 @@ def _join_champions(parts: Sequence[DecisionLog]) -> NDArray[np.object_] | None:
     return np.concatenate(told) if len(told) == len(parts) else None
 
 
-def _join_policies(parts: Sequence[DecisionLog], n_rows: Sequence[int]) -> dict[str, NDArray[np.float64]]:
+def _join_policies(parts: Sequence[DecisionLog], n_rows: Sequence[int]) -> dict[str, Floats]:
     names = {name: None for part in parts for name in part.policies}
     sized = list(zip(parts, n_rows, strict=True))
     return {

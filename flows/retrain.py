@@ -230,6 +230,7 @@ def retrain(stream: str, as_of: str | None = None) -> dict[str, Any]:
     screened = _screen(wired, stream, source, rows, log)
     if screened.state != "passed":
         return publish("retrain", {"state": "skipped", "stream": stream, "reasons": screened.reasons})
+    del rows  # the log says it all, and a fit needs the room
     candidate = _fit(wired, stream, log)
     compared = _compare(wired, stream, candidate)
     verdict = gate.judge(compared, wired.configuration.streams[stream].gate)

@@ -35,6 +35,7 @@ def bin_rows(
     drawn = data._create_sample_indices(total_nrow=len(rows))  # noqa: SLF001 - as LightGBM's own construction does, so too below
     values, places = zip(*_told(rows, drawn), strict=True)
     data._init_from_sample(list(values), list(places), len(drawn), len(rows))  # noqa: SLF001
+    del values, places
     for start in range(0, len(rows), ROWS_AT_ONCE):
         data._push_rows(rows.take(slice(start, start + ROWS_AT_ONCE)))  # noqa: SLF001
     data.set_label(np.zeros(len(rows)))

@@ -50,7 +50,9 @@ class Encoder:
     ) -> "EncodedRows":
         """Return the rows of a log, or these ``rows`` of it, that are encoded as they are asked for."""
         pairs = zip(categories, self._codes, strict=True)
-        known = [np.array([codes.get(value, MISSING) for value in column.values] + [MISSING]) for column, codes in pairs]
+        known = [
+            np.array([codes.get(value, MISSING) for value in column.values] + [MISSING]) for column, codes in pairs
+        ]
         return EncodedRows(numbers, [column.codes for column in categories], known, rows)
 
     def columns(self, numbers: Floats, categories: Sequence[CategoryColumn]) -> Floats:
@@ -77,15 +79,15 @@ class EncodedRows:
     @property
     def n_features(self) -> int:
         """How many columns there are."""
-        return self.numbers.shape[1] + len(self.codes)
+        return int(self.numbers.shape[1]) + len(self.codes)
 
     def column(self, place: int, at: slice | NDArray[np.integer] = EVERY) -> Floats:
         """Return one column of the rows ``at``, float64[n_at]."""
         where = at if self.rows is None else self.rows[at]
-        n_numbers = self.numbers.shape[1]
-        if place < n_numbers:
-            return self.numbers[where, place]
-        return self.known[place - n_numbers][self.codes[place - n_numbers][where]]  # -1 reads the last: missing
+        beyond = place - self.numbers.shape[1]
+        # A code of -1 reads the last of what is known: missing.
+        cells: Floats = self.numbers[where, place] if beyond < 0 else self.known[beyond][self.codes[beyond][where]]
+        return cells
 
     def take(self, at: slice | NDArray[np.integer]) -> Floats:
         """Return the rows ``at``, float64[n_at, n_features]."""
