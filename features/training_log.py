@@ -104,6 +104,7 @@ class _Reader:
             log = log.revealed_alone()
             numbers[n_rows : (n_rows := n_rows + len(log.numbers))] = log.numbers
             known.append(_without_numbers(log))
+            del log  # else it stands beside the next window
         return concatenate(known, numbers[:n_rows]), concatenate(whole) if whole else None
 
     def whole(self, places: Integers) -> DecisionLog:
