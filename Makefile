@@ -2,6 +2,7 @@
 
 SHELL := /bin/sh
 VENV := .venv
+WORKERS := 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -15,6 +16,8 @@ export OMP_WAIT_POLICY := passive
 export UV_SYSTEM_CERTS := true
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Bytecode is kept: without it each of the many servers and commands would compile MLflow and Prefect anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test check bench clean
 
@@ -26,8 +29,9 @@ setup: $(STAMP) ## Make .venv and install the locked dependencies
 demo: $(STAMP) ## Replay a season of flights through the running system (FAST=1: a short one)
 	$(BIN)/turnout demo $(if $(FAST),--fast)
 
-test: $(STAMP) ## Run every test: unit, integration, end to end
-	$(BIN)/python -m pytest tests/unit tests/e2e tests/integration
+# A file stays with one worker, and the longest come first.
+test: $(STAMP) ## Run every test: end to end, integration, unit; WORKERS=2 at a time
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/e2e tests/integration tests/unit
 
 check: $(STAMP) ## What must hold before a commit: lint, format, types, import contracts, unit tests
 	$(BIN)/ruff check .
@@ -44,7 +48,7 @@ clean: ## Remove what was installed and cached; the state in .turnout stays
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Everything is installed with its hash checked. uv takes seconds; where it cannot be had, pip does the same in minutes.
-$(STAMP): requirements.lock pyproject.toml models/masks.c serving/keys.c .ci/build.py
+$(STAMP): requirements.lock pyproject.toml $(wildcard models/*.c serving/*.c serving/native/*) .ci/build.py
 	@sh .ci/python $(VENV)
 	@awk '/^uv==/ {uv = 1} uv {print} uv && !/\\$$/ {exit}' requirements.lock > $(VENV)/uv.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(VENV)/uv.lock 2> /dev/null \

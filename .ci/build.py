@@ -13,6 +13,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 PRODUCTS = {
     Path("models/masks.c"): Path("models/_masks.abi3.so"),
     Path("serving/keys.c"): Path("serving/_keys.abi3.so"),
+    Path("serving/native/fast_path.c"): Path("serving/_fast_path.abi3.so"),
 }
 LIMITED_API = "0x030B0000"  # one build serves Python 3.11 and everything after it
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-ffp-contract=off", f"-DPy_LIMITED_API={LIMITED_API}")

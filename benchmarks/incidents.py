@@ -13,8 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.decision_log import DecisionLog
+from features.definitions import FeatureDefinitions
 from features.known_at import KnownAt
-from features.vector import CategoryColumn, FeatureDefinitions
+from features.vector import CategoryColumn
 from validation.leakage import Screened
 
 CASES, EVENTS = "incidents.parquet", "incident_events.parquet"

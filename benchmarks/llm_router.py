@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from benchmarks.llm_prompts import SHAPE_NAMES, Floats, Prompts, measure_shapes
 from features.choices import Training
 from features.decision_log import DecisionLog, Revealed
+from features.definitions import FeatureDefinitions
 from features.objective import MS_PER_MINUTE, Objective
-from features.vector import CategoryColumn, FeatureDefinitions
+from features.vector import CategoryColumn
 from models import content_training, fit
 from models.content_fit import Settings
 

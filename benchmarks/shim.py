@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import loading, shim_faults, shim_peers, shim_world
+from benchmarks import engine, loading, nats, shim_faults, shim_peers, shim_world
 from benchmarks.loading import Load, NoCompilerError, Server
 from benchmarks.shim_world import BATCH, World
+from flows import components
 from serving import server as shim_process
-from serving.handler import Request
+from serving.messages import Request
 from serving.settings import Settings
 
 NO_COMPILER = 2
@@ -48,6 +50,7 @@ class Effort:
     kills: int
     swaps: int
     faults: bool
+    n_questions: int  # over NATS
 
 
 @dataclass
@@ -95,6 +98,29 @@ def run_rounds(bench: Bench, echo: Server, bare: Server, shim: Server, peers: di
         bench.note("shim", batch_rps=batches["rps"] * BATCH)
 
 
+def run_canary(bench: Bench, shim: Server) -> None:
+    """Measure the shim while a canary is live, so that two models are scored; the champion is alone again afterwards."""
+    one = shim_world.request("/v1/decisions", shim_world.question())
+    _await_generation(shim, bench.world.start_canary(bench.world.digests[1], share=0.1))
+    for _ in range(bench.effort.rounds):
+        alone, many = bench.measure(shim, one), bench.measure(shim, one, connections=SATURATION)
+        bench.note("canary", p50_us=alone["p50_us"], rps=many["rps"])
+    _await_generation(shim, bench.world.withdraw())
+
+
+def measure_nats(folder: Path, n_questions: int) -> dict[str, float | None]:
+    """Return the median microseconds of a decision over NATS, and of a bare request-reply; nothing where NATS is not installed."""
+    if find_spec("nats") is None:
+        return {"p50_us": None, "bare_p50_us": None}
+    folder.mkdir()
+    try:
+        measured = nats.measure(folder, n_questions)
+    except components.NotInstalledError:
+        return {"p50_us": None, "bare_p50_us": None}
+    medians = {"p50_us": measured.decisions, "bare_p50_us": measured.bare}
+    return {name: round(statistics.median(took), 1) for name, took in medians.items()}
+
+
 def measure_inproc(world: World, folder: Path) -> float:
     """Return the median microseconds of a decision in this process, from bytes to bytes, logged."""
     settings = Settings(home=folder / "inproc", config_path=world.config_path)
@@ -120,7 +146,7 @@ def run(effort: Effort, folder: Path, peers_venv: Path | None) -> dict[str, Any]
     load = loading.compile_programs(folder)
     world = shim_world.make(folder)
     bench = Bench(load, world, folder, effort)
-    inproc_us = measure_inproc(world, folder)
+    inproc_us, ratios = measure_inproc(world, folder), engine.time_common(effort.rounds)
     peers, absent = shim_peers.available(world, folder, peers_venv)
     echo_port = loading.free_port()
     echo = Server("echo", [str(load.echo), str(echo_port)], echo_port, {}, health=None)
@@ -134,6 +160,7 @@ def run(effort: Effort, folder: Path, peers_venv: Path | None) -> dict[str, Any]
             server.start()
             running.callback(server.stop)
         run_rounds(bench, echo, bare, shim, peers)
+        run_canary(bench, shim)
         rss_mb = round(shim.resident_mb(), 1)
         one = shim_world.request("/v1/decisions", shim_world.question())
         swaps = shim_faults.swap(
@@ -158,7 +185,8 @@ def run(effort: Effort, folder: Path, peers_venv: Path | None) -> dict[str, Any]
         "echo_p99_us": bench.median("echo", "p99_us"),
         "echo_rps": bench.median("echo", "rps"),
         "bare_http": {what: bench.median("bare", what) for what in ("p50_us", "rps")},
-        "engine_x_booster": None,
+        "engine_x_booster": ratios["8"],
+        "engine_x_booster_32": ratios["32"],
         "shim": {what: bench.median("shim", what) for what in ("p50_us", "p99_us", "rps", "batch_rps")}
         | {"rss_mb": rss_mb, "cold_start_s": round(cold_start_s, 2)},
         "peers": {
@@ -167,7 +195,8 @@ def run(effort: Effort, folder: Path, peers_venv: Path | None) -> dict[str, Any]
         },
         "absent": absent,
         "inproc_us": inproc_us,
-        "nats": {"p50_us": None, "bare_p50_us": None},
+        "canary": {what: bench.median("canary", what) for what in ("p50_us", "rps")},
+        "nats": measure_nats(folder / "over-nats", effort.n_questions),
         "swaps": swaps,
         "kill9": kills,
         **faults,
@@ -190,9 +219,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peers-venv", type=Path, help="an environment with MLServer")
     wished = parser.parse_args(arguments)
     effort = (
-        Effort(rounds=1, seconds=1.0, kills=3, swaps=3, faults=False)
+        Effort(rounds=1, seconds=1.0, kills=3, swaps=3, faults=False, n_questions=500)
         if wished.quick
-        else Effort(rounds=5, seconds=3.0, kills=wished.kills or 100, swaps=wished.swaps or 100, faults=True)
+        else Effort(
+            rounds=5,
+            seconds=3.0,
+            kills=wished.kills or 100,
+            swaps=wished.swaps or 100,
+            faults=True,
+            n_questions=nats.N_QUESTIONS,
+        )
     )
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -210,11 +246,18 @@ def _started(server: Server) -> Server:
     return server
 
 
+def _await_generation(shim: Server, generation: int) -> None:
+    give_up_at = time.monotonic() + 30.0
+    while json.loads(shim.ask("GET", "/v1/models/router/current")[1])["generation"] < generation:
+        if time.monotonic() > give_up_at:
+            raise RuntimeError(f"the shim did not follow to generation {generation}")
+        time.sleep(0.05)
+
+
 def _start_cold(shim: Server) -> float:
     """Start the shim with its release on the shelf already; return the seconds to the first decision."""
     shim.start()  # takes the release and tries it out, which is once per digest
-    while json.loads(shim.ask("GET", "/v1/models/router/current")[1])["generation"] == 0:
-        time.sleep(0.05)
+    _await_generation(shim, 1)
     shim.stop()
     begin = time.perf_counter()
     shim.start()
@@ -234,6 +277,7 @@ def _show(told: dict[str, Any]) -> None:
         ("C echo", {"p50_us": echo_us, "rps": echo_rps}),
         ("shim, HTTP alone", told["bare_http"]),
         ("shim", shim),
+        ("shim, a canary live", told["canary"]),
         *told["peers"].items(),
     ]
     for name, figures in rows:
@@ -250,6 +294,12 @@ def _show(told: dict[str, Any]) -> None:
         f"shim: p99 at {OPEN_RATE:,}/s {shim['p99_us']:.0f} us (echo {told['echo_p99_us']:.0f}), "
         f"{shim['batch_rps']:,.0f} events/s in batches of {BATCH}, {told['inproc_us']} us in process, "
         f"{shim['rss_mb']} MB, first answer after {shim['cold_start_s']} s",
+        markup=False,
+    )
+    over_nats = told["nats"]
+    console.print(
+        f"engine {told['engine_x_booster']} x LightGBM at 8 candidates, {told['engine_x_booster_32']} x at 32; "
+        f"over NATS {over_nats['p50_us']} us, bare {over_nats['bare_p50_us']} us",
         markup=False,
     )
     for what in ("swaps", "kill9", "overload", "slow_heads", "huge_body"):

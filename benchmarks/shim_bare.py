@@ -11,8 +11,8 @@ import uvloop
 
 from serving.debts import Debts
 from serving.exchange import Exchange
-from serving.handler import Request, Response
 from serving.limits import Limits
+from serving.messages import Request, Response
 from serving.problems import Problem
 from serving.protocol import HttpProtocol
 from serving.recorder import Recorder

@@ -51,13 +51,26 @@ class World:
 
     def release(self, digest: str) -> int:
         """Make ``digest`` the champion and return the generation."""
-        ledger = Ledger(self.home / "ledger")
-        by = Attribution(actor="benchmark", reason="measured", at=datetime.now(UTC))
-        history = ledger.history()
-        canary = transitions.start_canary(history, stream=STREAM, digest=digest, share=0.5, by=by)
-        ledger.append(canary, expected_head=history.hash)
+        self.start_canary(digest, share=0.5)
+        ledger, by = Ledger(self.home / "ledger"), _attribution()
         history = ledger.history()
         ledger.append(transitions.promote(history, stream=STREAM, by=by), expected_head=history.hash)
+        return ledger.history().generation
+
+    def start_canary(self, digest: str, *, share: float) -> int:
+        """Make ``digest`` the challenger and return the generation."""
+        ledger = Ledger(self.home / "ledger")
+        history = ledger.history()
+        canary = transitions.start_canary(history, stream=STREAM, digest=digest, share=share, by=_attribution())
+        ledger.append(canary, expected_head=history.hash)
+        return ledger.history().generation
+
+    def withdraw(self) -> int:
+        """End the canary and return the generation."""
+        ledger = Ledger(self.home / "ledger")
+        history = ledger.history()
+        ended = transitions.withdraw(history, stream=STREAM, by=_attribution())
+        ledger.append(ended, expected_head=history.hash)
         return ledger.history().generation
 
 
@@ -72,9 +85,8 @@ def make(folder: Path) -> World:
         bundles.append(folder / f"router-{number}")
         digests.append(_train(bundles[-1], seed=SEED + number))
         store.put(bundles[-1], digest=digests[-1])
-    by = Attribution(actor="benchmark", reason="measured", at=datetime.now(UTC))
     history = ledger.history()
-    ledger.append(transitions.genesis(streams={STREAM: "off"}, by=by), expected_head=history.hash)
+    ledger.append(transitions.genesis(streams={STREAM: "off"}, by=_attribution()), expected_head=history.hash)
     matrix = np.random.default_rng(SEED).normal(size=(N_CANDIDATES, 28)).round(3)
     codes = [[float(row), 1.0] for row in range(N_CANDIDATES)]
     world = World(
@@ -86,6 +98,10 @@ def make(folder: Path) -> World:
     )
     world.release(digests[0])
     return world
+
+
+def _attribution() -> Attribution:
+    return Attribution(actor="benchmark", reason="measured", at=datetime.now(UTC))
 
 
 def configuration() -> str:

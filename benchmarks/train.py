@@ -73,7 +73,8 @@ def learn(folder: Path, as_of: datetime, threads: int | None) -> dict[str, Any]:
     source = Snapshot(folder)
     rows = training_log.read_plain(source, STREAM, configured, as_of=as_of)
     log = training_log.read(source, configured, rows)
-    del rows  # as the flow lets go of it
+    del rows
+    training_log.give_back()  # as the flow does
     lap("features")
     made = fit.learn(log.training, configured.features, folder / "router", _subject(configured), sample=log.sample)
     compiling.compile_router(folder / "router", made.card)

@@ -79,7 +79,7 @@ def event_of(cloud_event: CloudEvent, configuration: Configuration) -> Event:
         key=cloud_event.partitionkey,
         attributes=_scalars(cloud_event.data),
         text=text,
-        labels=_labels(cloud_event.dataclassification),
+        labels=labels_of(cloud_event.dataclassification),
     )
 
 
@@ -89,7 +89,8 @@ def _scalars(data: Mapping[str, Any]) -> dict[str, Scalar]:
     return {name: value for name, value in data.items() if value is None or isinstance(value, _SCALARS)}
 
 
-def _labels(classification: str | None) -> tuple[str, ...]:
+def labels_of(classification: str | None) -> tuple[str, ...]:
+    """Return the labels in an event's ``dataclassification``, which separates them by commas."""
     if classification is None:
         return ()
     return tuple(filter(None, (label.strip() for label in classification.split(","))))

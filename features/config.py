@@ -11,10 +11,11 @@ from msgspec import Meta
 
 from features import limits, toml_lines
 from features.choices import Demotion, Drift, Exploration, Gate, Part, PositiveInt, Training
+from features.definitions import FeatureDefinitions
 from features.limits import LimitDefinition
 from features.objective import Objective
 from features.records import Event, Identifier, Mode, Probability, Scalar
-from features.vector import FeatureDefinitions, FeatureSet
+from features.vector import FeatureSet
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features import sources
-from features.vector import FeatureDefinitions
+from features.definitions import FeatureDefinitions
 from features.warehouse import Source
 
 Instants = NDArray[np.datetime64]

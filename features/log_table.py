@@ -6,7 +6,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.decision_log import DecisionLog, Revealed
-from features.vector import CategoryColumn, FeatureDefinitions
+from features.definitions import FeatureDefinitions
+from features.vector import CategoryColumn
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

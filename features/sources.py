@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
+from features.definitions import FeatureDefinitions
 from features.expressions import names_in
-from features.vector import FeatureDefinitions
 
 Source = tuple[str, str]  # (space, name), as in event.amount
 

@@ -13,7 +13,7 @@ import msgspec
 
 from features import config, lines
 from features.cloudevents import CloudEvent, DecisionRequest
-from features.vector import STATE_FIELDS
+from features.definitions import STATE_FIELDS
 
 MAX_EVENTS = 10_000  # more of a sample says nothing new about names and kinds
 _MAX_CATEGORIES = 200  # of one attribute; beyond, it is an identifier or prose

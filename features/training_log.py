@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from features import decision_log, history, log_table
 from features.config import Stream
 from features.decision_log import DecisionLog, Revealed
+from features.definitions import FeatureDefinitions
 from features.history import TrainingRows
-from features.vector import CategoryColumn, FeatureDefinitions
+from features.vector import CategoryColumn
 from features.warehouse import Source
 
 Floats = NDArray[np.float64]
@@ -79,8 +80,13 @@ def read(source: Source, configured: Stream, rows: TrainingRows) -> TrainingLog:
     reader = _Reader(source, table, cluster, configured.features)
     training, sample = reader.revealed(early, sampled)
     holdout = reader.whole(np.flatnonzero(late))
-    pa.default_memory_pool().release_unused()
+    give_back()
     return TrainingLog(training=training, sample=sample, holdout=holdout)
+
+
+def give_back() -> None:
+    """Give back to the system what Arrow keeps of tables that nobody holds any more: as much as they were."""
+    pa.default_memory_pool().release_unused()
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ class _Reader:
         return concatenate([self._window(at, whole=everything[: len(at)], names=names) for at in windows])
 
     def _window(self, at: Integers, *, whole: Mask, names: Sequence[str] = history.CANDIDATES) -> DecisionLog:
-        pa.default_memory_pool().release_unused()  # it keeps what the last window took
+        give_back()
         found = history.add_candidates(self.source, self.table.take(pa.array(at)), whole=whole, names=names)
         return replace(log_table.from_table(found, self.features, cluster_by="decision"), cluster=self.cluster[at])
 
@@ -156,6 +162,8 @@ def _drain(parts: list[DecisionLog], starts: Integers) -> Floats:
     for place, part in enumerate(parts):
         numbers[starts[place] : starts[place + 1]] = part.numbers
         parts[place] = _without_numbers(part)
+        del part
+        give_back()
     return numbers
 
 

@@ -87,6 +87,7 @@ def fit_candidate(wired: Wiring, stream: str, log: TrainingLog) -> Candidate:
         Naming a limit that cannot be met, and the least that any choice would use.
     """
     configured = wired.configuration.streams[stream]
+    training_log.give_back()  # of the rows that were planned with: a fit needs the room
     window = log.training.decided_at
     folder = wired.workspace(f"router-{stream}-{wired.now:%Y%m%dT%H%M%S}")
     subject = Subject(
@@ -230,7 +231,7 @@ def retrain(stream: str, as_of: str | None = None) -> dict[str, Any]:
     screened = _screen(wired, stream, source, rows, log)
     if screened.state != "passed":
         return publish("retrain", {"state": "skipped", "stream": stream, "reasons": screened.reasons})
-    del rows  # the log says it all, and a fit needs the room
+    del rows  # the log says it all
     candidate = _fit(wired, stream, log)
     compared = _compare(wired, stream, candidate)
     verdict = gate.judge(compared, wired.configuration.streams[stream].gate)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from features.choices import FormName, Training
 from features.decision_log import DecisionLog
+from features.definitions import FeatureDefinitions
 from features.objective import Objective
-from features.vector import FeatureDefinitions
 from models import boosting, calibration, durations, evaluation, examples, intervals, logged, partition, policy
 from models.calibration import Scaling
 from models.card import Contest, Contestant, HeadName

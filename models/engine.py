@@ -67,6 +67,11 @@ class Engine:
             return cls(path, n_features=tables.n_features, form="c", tables=compile_tables(tables))
         return cls(path, n_features=tables.n_features, form="numpy", tables=NumpyMasks(tables))
 
+    @property
+    def compiled(self) -> Tables | None:
+        """The tables in C; None where another form scores."""
+        return self._tables if self.form == "c" else None
+
     @cached_property
     def booster(self) -> Booster:
         """LightGBM's own form, read when it is first asked for."""

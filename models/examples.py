@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from features.choices import Training
 from features.decision_log import DecisionLog
+from features.definitions import FeatureDefinitions
 from features.objective import Objective
-from features.vector import CategoryColumn, FeatureDefinitions
+from features.vector import CategoryColumn
 from models.card import HeadName
 
 Floats = NDArray[np.float64]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from features.choices import Training
 from features.decision_log import DecisionLog, random_place
+from features.definitions import FeatureDefinitions
 from features.objective import Objective
-from features.vector import FeatureDefinitions
 from models import contest, router
 from models.boosting import Fitted
 from models.card import CARD_FILE, Card, Head, HeadName, Quantile

@@ -6,8 +6,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from serving.handler import Handler, Request, Response
+from serving.handler import Handler
+from serving.messages import Request, Response
 from serving.problems import Problem
+
+_LOOK_SECONDS = 0.5  # between two looks for a release that is waited for
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -50,7 +53,16 @@ class Application:
             return self.handler.refuse(problem)
         path = scope.get("raw_path") or scope["path"].encode()
         query = scope["query_string"].decode("latin-1")
-        return self.handler.handle(Request(scope["method"], path.decode("latin-1"), query, headers, body))
+        return await self._await_release(Request(scope["method"], path.decode("latin-1"), query, headers, body))
+
+    async def _await_release(self, request: Request) -> Response:
+        """Return the response to a request, once there is another release where it wants to wait for one."""
+        response = self.handler.handle(request)
+        give_up_at = asyncio.get_running_loop().time() + response.wait_seconds
+        while response.wait_seconds and asyncio.get_running_loop().time() < give_up_at and not self.handler.draining:
+            await asyncio.sleep(_LOOK_SECONDS)
+            response = self.handler.handle(request)
+        return response
 
     async def _read_body(self, headers: dict[str, str], receive: Receive) -> bytes:
         length = headers.get("content-length", "")

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from serving.handler import Handler, Request, Response
+from serving.handler import Handler
 from serving.limits import Limits
+from serving.lobby import Lobby
+from serving.messages import Request, Response
 from serving.problems import Problem
 from serving.settings import Durability
 from serving.shim import Shim
@@ -59,6 +61,7 @@ class Exchange:
         self._owed = shim.debts.snapshot()
         self._turn_due = False
         self._commit: asyncio.TimerHandle | None = None
+        self._lobby: Lobby[Connection, _Waiting] = Lobby(lambda: shim.releases.view)
         shim.recorder.holding = True
 
     @property
@@ -71,8 +74,21 @@ class Exchange:
         return self._overload if self.n_in_flight >= self.limits.max_in_flight else None
 
     def submit(self, connection: Connection, request: Request | None, response: Response | None = None) -> None:
-        """Queue a request, or in its place the ``response`` that is known already; `settle` must follow."""
+        """Queue a request, or in its place the ``response`` that is known already; `settle` must follow.
+
+        Where one of the connection waits for a release, it waits no longer: answers keep the order of their requests.
+        """
+        if (earlier := self._lobby.call(connection)) is not None:
+            self._queue.append(earlier)
         self._queue.append(_Waiting(connection, request, response))
+
+    def look(self) -> None:
+        """Answer those who waited for a release, and it came, or waited as long as they wished; to be called now and then."""
+        for waiting in self._lobby.leave(self._loop.time(), everyone=self.handler.draining):
+            if waiting.request is not None:
+                waiting.response = self.handler.handle(waiting.request)
+                self._queue.append(waiting)
+        self.settle()
 
     def settle(self) -> None:
         """Take a turn: at once where there is but one connection, else when all sockets have been read."""
@@ -100,6 +116,10 @@ class Exchange:
                 continue
             if waiting.response is None and waiting.request is not None:
                 waiting.response = handle(waiting.request)
+                if waiting.response.wait_seconds and not self.handler.draining:
+                    until = self._loop.time() + waiting.response.wait_seconds
+                    self._lobby.seat(waiting.connection, waiting, until)
+                    continue
             self._answered.append(waiting)
         if self._durability == "answer" or not self._shim.recorder.n_held:
             self._write()

@@ -11,7 +11,7 @@ import struct
 from typing import cast
 
 from serving.exchange import Exchange
-from serving.handler import Request, Response
+from serving.messages import Request, Response
 from serving.problems import Problem
 from serving.routes import PUBLIC_PATHS
 

@@ -1,11 +1,10 @@
 """Requests in, responses out, whatever carries them: an exhaustive table of routes, and nothing beside it."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import parse_qs, unquote
 
 import msgspec
@@ -14,6 +13,7 @@ from features import clock
 from features.clock import ReplayClock
 from serving import inference, intake, inventory, metrics, openapi, problems, routes
 from serving.access import Door, Role
+from serving.messages import Request, Response, as_json, as_tagged, read_body, wait_seconds
 from serving.overrides import StopRequest
 from serving.plan import StreamPlan
 from serving.problems import Problem
@@ -21,40 +21,8 @@ from serving.settings import Settings
 from serving.shim import Shim
 from serving.view import Model
 
-T = TypeVar("T")
-
-JSON = "application/json"
 REPLAY_HEADER = "turnout-time"
 _ENCODER = msgspec.json.Encoder()
-_JSON_HEADERS = (("content-type", JSON),)
-
-
-class Request(NamedTuple):
-    """A request of any transport. Header names are in lower case; ``path`` is as sent, without the query.
-
-    ``trusted`` says that the transport has let in none but the shim's own user, who has every role.
-    """
-
-    method: str
-    path: str
-    query: str = ""
-    headers: Mapping[str, str] = MappingProxyType({})
-    body: bytes = b""
-    trusted: bool = False
-
-
-class Response(NamedTuple):
-    """What to send back; to a HEAD everything but the body.
-
-    ``recorded`` tells that it rests on the log: it must not leave before what the recorder holds is written.
-    """
-
-    status: int
-    body: bytes = b""
-    headers: tuple[tuple[str, str], ...] = _JSON_HEADERS
-    recorded: bool = False
-
-
 _STOP_REQUEST = msgspec.json.Decoder(StopRequest)
 _Answer = Callable[[Request, str], Response]
 _LOGGER = logging.getLogger("turnout.shim")
@@ -185,11 +153,16 @@ class Handler:
         return at
 
     def _decide(self, request: Request, _: str) -> Response:
+        at = self._instant(request)
+        form = intake.form_of(request.headers)
+        told = None if form is None else self._shim.answer(request.body, at, is_bare=form == "event")
+        if told is not None:
+            return Response(200, told, recorded=True)
         requests, batch = intake.decision_requests(request.headers, request.body)
-        answers = self._shim.decide(requests, self._instant(request))
+        answers = self._shim.decide(requests, at)
         if batch:
-            told = [{"problem": a.document()} if isinstance(a, Problem) else a for a in answers]
-            return Response(200, _ENCODER.encode(told), recorded=True)
+            each = [{"problem": a.document()} if isinstance(a, Problem) else a for a in answers]
+            return Response(200, _ENCODER.encode(each), recorded=True)
         (answer,) = answers
         if isinstance(answer, Problem):
             raise answer
@@ -213,17 +186,19 @@ class Handler:
         return Response(200, _ENCODER.encode(decision), recorded=True)
 
     def _show_model(self, request: Request, name: str) -> Response:
-        return _tagged(request, inventory.current_model(self._shim.releases.view, name))
+        seconds = wait_seconds(request)
+        response = as_tagged(request, inventory.current_model(self._shim.releases.view, name))
+        return response._replace(wait_seconds=seconds) if response.status == HTTPStatus.NOT_MODIFIED else response
 
     def _show_forecast(self, request: Request, series: str) -> Response:
-        return _tagged(request, inventory.forecast(self._shim.releases.view, series))
+        return as_tagged(request, inventory.forecast(self._shim.releases.view, series))
 
     def _list_overrides(self, _: Request, __: str) -> Response:
         self._shim.overrides.refresh()
-        return _json(self._shim.overrides.in_force(self._shim.clock.now()))
+        return as_json(self._shim.overrides.in_force(self._shim.clock.now()))
 
     def _set_override(self, request: Request, _: str) -> Response:
-        wish = _body(request, _STOP_REQUEST)
+        wish = read_body(request, _STOP_REQUEST)
         now = self._shim.clock.now()
         self._check_stream(wish.stream)
         if wish.expires_at is not None and wish.expires_at <= now:
@@ -231,7 +206,7 @@ class Handler:
         override = wish.override(now)
         self._shim.overrides.refresh()
         saved = self._shim.overrides.set(override)
-        return _json({"override": override, "saved": saved}, 201)
+        return as_json({"override": override, "saved": saved}, 201)
 
     def _clear_override(self, request: Request, _: str) -> Response:
         wish = {name: values[-1] for name, values in parse_qs(request.query).items()}
@@ -246,7 +221,7 @@ class Handler:
             reason=wish.get("reason", ""),
             at=self._shim.clock.now(),
         )
-        return _json({"cleared": cleared})
+        return as_json({"cleared": cleared})
 
     def _check_stream(self, stream: str | None) -> None:
         known = self._shim.plan.streams
@@ -254,16 +229,16 @@ class Handler:
             raise Problem(422, f"stream {stream!r} is not configured, known are {', '.join(known)}", "stream")
 
     def _live(self, _: Request, __: str) -> Response:
-        return _json({"status": "live"})
+        return as_json({"status": "live"})
 
     def _ready(self, _: Request, __: str) -> Response:
         if self.draining:
             raise Problem(503, "draining")
         problems_found = inventory.problems(self._shim)
-        return _json({"status": "degraded" if problems_found else "ready", "problems": problems_found})
+        return as_json({"status": "degraded" if problems_found else "ready", "problems": problems_found})
 
     def _status(self, _: Request, __: str) -> Response:
-        return _json(inventory.status(self._shim, self._shim.clock.now()))
+        return as_json(inventory.status(self._shim, self._shim.clock.now()))
 
     def _metrics(self, _: Request, __: str) -> Response:
         recorder = self._shim.recorder
@@ -273,6 +248,7 @@ class Handler:
             n_refused=recorder.n_refused,
             n_shed=recorder.n_shed,
             engines=inventory.engines(self._shim.releases.view),
+            fast=inventory.fast_streams(self._shim),
         )
         return Response(200, body, (("content-type", metrics.CONTENT_TYPE),))
 
@@ -280,17 +256,17 @@ class Handler:
         return Response(200, openapi.document())
 
     def _describe_server(self, _: Request, __: str) -> Response:
-        return _json(inference.ServerMetadata(name="turnout", version=openapi.version()))
+        return as_json(inference.ServerMetadata(name="turnout", version=openapi.version()))
 
     def _describe_model(self, _: Request, stream: str) -> Response:
-        return _json(inference.metadata(*self._current(stream)))
+        return as_json(inference.metadata(*self._current(stream)))
 
     def _model_ready(self, _: Request, stream: str) -> Response:
         self._current(stream)
-        return _json({"name": stream, "ready": True})
+        return as_json({"name": stream, "ready": True})
 
     def _infer(self, request: Request, stream: str) -> Response:
-        return _json(inference.infer(_body(request, inference.REQUESTS), *self._current(stream)))
+        return as_json(inference.infer(read_body(request, inference.REQUESTS), *self._current(stream)))
 
     def _current(self, stream: str) -> tuple[StreamPlan, Model]:
         """Return the champion of a stream, which is the protocol's model of that name."""
@@ -298,24 +274,3 @@ class Handler:
         if stream not in self._shim.plan.streams or view is None or view.champion is None:
             raise Problem(404, f"no router is released for a stream {stream!r}")
         return self._shim.plan.streams[stream], view.champion
-
-
-def _body(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
-    """Return what ``decoder`` reads of a body that must be JSON and say so."""
-    if (kind := intake.media_type(request.headers)) != JSON:
-        raise Problem(415, f"content-type must be {JSON}, got {kind!r}")
-    return intake.strict(decoder, request.body)
-
-
-def _json(document: object, status: int = 200) -> Response:
-    return Response(status, _ENCODER.encode(document))
-
-
-def _tagged(request: Request, document: object) -> Response:
-    """Answer with an entity tag, or with 304 where the caller has that very document already."""
-    body = _ENCODER.encode(document)
-    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    known = [name.strip().removeprefix("W/") for name in request.headers.get("if-none-match", "").split(",")]
-    if tag in known or "*" in known:
-        return Response(304, b"", (("etag", tag),))
-    return Response(200, body, (("content-type", JSON), ("etag", tag), ("cache-control", "no-cache")))

@@ -1,9 +1,10 @@
 """Names for decisions: UUIDs of version 7 whose random part is a keyed hash, so that one event always draws the same part."""
 
 import hashlib
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+_EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 _RANDOM_BITS = 62  # of the UUID's last field, RFC 9562, section 5.7
 _RANDOM_MASK = (1 << _RANDOM_BITS) - 1
 _VERSION = 0x7 << 12
@@ -22,7 +23,7 @@ def fingerprint(*key: str) -> int:
 
 def decision_id(at: datetime, mark: int) -> str:
     """Return the UUIDv7 of the millisecond of ``at`` (aware) that ends in the 62 bits ``mark``."""
-    milliseconds = int(at.timestamp() * 1000) & ((1 << 48) - 1)
+    milliseconds = (at - _EPOCH) // _MILLISECOND & ((1 << 48) - 1)
     # Version 7 has 12 more random bits; the highest of the mark serve, since an event needs no two ids per instant.
     head = f"{milliseconds << 16 | _VERSION | mark >> 50:016x}"
     return f"{head[:8]}-{head[8:12]}-{head[12:]}-{_tail(mark)}"

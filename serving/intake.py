@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -152,6 +152,16 @@ def check_zone(instant: datetime | None, path: str) -> None:
     """Refuse an instant without a zone: it would be a guess."""
     if instant is not None and instant.tzinfo is None:
         raise Problem(422, f"expected {cloudevents.TIMESTAMP_RULE}, got {instant.isoformat()}", path)
+
+
+def form_of(headers: Mapping[str, str]) -> Literal["question", "event"] | None:
+    """Return what a body is read as whose headers say no more than that; None for an event in binary mode, or for no JSON."""
+    if "ce-specversion" in headers:
+        return None
+    kind = media_type(headers)
+    if kind == _JSON:
+        return "question"
+    return "event" if kind in (_STRUCTURED, _STRUCTURED_BATCH) else None
 
 
 def media_type(headers: Mapping[str, str]) -> str:

@@ -57,6 +57,12 @@ def engines(view: ReleaseView) -> dict[tuple[str, str], str]:
     return {(name, role): model.router.engine for name, of in view.streams.items() for role, model in of.models()}
 
 
+def fast_streams(shim: Shim) -> dict[str, bool]:
+    """Return of every stream whether its ordinary requests take the fast path."""
+    shim.fast_path.follow(shim.releases.view)
+    return {name: name in shim.fast_path.streams for name in shim.plan.streams}
+
+
 def problems(shim: Shim) -> list[str]:
     """Return everything that is not as it should be, in words; none when all is well."""
     found = [f"release: {what}: {why}" for what, why in shim.releases.rejections().items()]
@@ -78,13 +84,15 @@ def status(shim: Shim, at: datetime) -> dict[str, Any]:
     streams = {
         name: view.streams.get(name) or StreamView(mode=plan.stream.mode) for name, plan in shim.plan.streams.items()
     }
+    fast = fast_streams(shim)
     return {
         "at": at,
         "policy_revision": shim.plan.revision,
         "generation": view.generation,
         "head": view.head,
         "streams": {
-            name: _stream(of_stream) | _owed(of_stream, shim.debts.of(name)) for name, of_stream in streams.items()
+            name: _stream(of_stream) | {"fast_path": fast[name]} | _owed(of_stream, shim.debts.of(name))
+            for name, of_stream in streams.items()
         },
         "forecast": view.forecast.digest if view.forecast else None,
         "overrides": shim.overrides.in_force(at),

@@ -17,6 +17,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS_BUCKETS = (50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.25, 1.0)
 
 NO_ENGINES: Mapping[tuple[str, str], str] = MappingProxyType({})
+NO_STREAMS: Mapping[str, bool] = MappingProxyType({})
 _Tally = dict[tuple[str, ...], int]
 
 
@@ -38,15 +39,18 @@ class Metrics(Collector):
         self._in_bucket = [0] * (len(_SECONDS_BUCKETS) + 1)
         self._seconds = 0.0
         self._gauges: dict[str, tuple[str, float]] = {}
-        self._engines = NO_ENGINES
+        self._engines, self._fast = NO_ENGINES, NO_STREAMS
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     def count_decision(self, decision: Decision) -> None:
         """Count a decision that was made to be logged."""
-        key = (decision.stream, decision.mode, decision.arm)
+        self.count_made((decision.stream, decision.mode, decision.arm), decision.latency_us)
+
+    def count_made(self, key: tuple[str, str, str], latency_us: float) -> None:
+        """Count a decision by its stream, mode and arm."""
         self._decisions[key] = self._decisions.get(key, 0) + 1
-        seconds = decision.latency_us / 1e6
+        seconds = latency_us / 1e6
         self._in_bucket[bisect_left(_SECONDS_BUCKETS, seconds)] += 1
         self._seconds += seconds
 
@@ -83,9 +87,13 @@ class Metrics(Collector):
         n_refused: int = 0,
         n_shed: int = 0,
         engines: Mapping[tuple[str, str], str] = NO_ENGINES,
+        fast: Mapping[str, bool] = NO_STREAMS,
     ) -> bytes:
-        """Return everything in Prometheus' text format; ``engines`` says by stream and role what scores the model."""
-        self._engines = engines
+        """Return everything in Prometheus' text format.
+
+        ``engines`` says by stream and role what scores the model, ``fast`` by stream whether it takes the fast path.
+        """
+        self._engines, self._fast = engines, fast
         self._gauges = {
             "turnout_generation": ("The generation served.", generation),
             "turnout_degraded": ("1 while something is not as it should be.", float(degraded)),
@@ -115,6 +123,12 @@ class Metrics(Collector):
         for (stream, role), engine in self._engines.items():
             scorers.add_metric((stream, role, engine), 1.0)
         yield scorers
+        fast = GaugeMetricFamily(
+            "turnout_fast_path", "1 where ordinary requests take the fast path.", labels=("stream",)
+        )
+        for stream, is_fast in self._fast.items():
+            fast.add_metric((stream,), float(is_fast))
+        yield fast
 
     def _tally(self, name: str, text: str, *labels: str) -> _Tally:
         tally: _Tally = {}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from features import jetstream
 from features.jetstream import BrokerError, Connection, Message, NatsError, Subscription
 from serving.exchange import Exchange
-from serving.handler import Request, Response
+from serving.messages import Request, Response
 from serving.problems import Problem
 
 QUEUE_GROUP = "turnout"

@@ -89,6 +89,11 @@ class OverrideJournal:
         self._n_read += len(whole)
         self._read(whole)
 
+    @property
+    def is_any(self) -> bool:
+        """Whether there is any override, in force or not."""
+        return bool(self._overrides)
+
     def stop_for(self, stream: str, at: datetime) -> Override | None:
         """Return the stop in force for ``stream`` at ``at``: the one for all streams, else its own."""
         if not self._overrides:

@@ -6,7 +6,7 @@ from typing import cast
 import httptools
 
 from serving.exchange import Exchange
-from serving.handler import Request, Response
+from serving.messages import Request, Response
 from serving.problems import Problem
 from serving.replies import Replies
 from serving.routes import PUBLIC_PATHS

@@ -3,7 +3,7 @@
 from email.utils import formatdate
 from http import HTTPStatus
 
-from serving.handler import Request, Response
+from serving.messages import Request, Response
 
 _MAX_HEADS = 256
 

@@ -68,7 +68,7 @@ TABLE: tuple[Route, ...] = (
     Route(method="POST", path="/v1/fallbacks", name="adopt", role="report", takes=Decision, batch=True, status=202,
           summary="What a client decided while no shim answered"),
     Route(method="GET", path="/v1/models/{name}/current", name="show_model", role="read", tagged=True,
-          summary="What is served of a model: generation, digests, modes"),
+          query=(("wait", False),), summary="What is served of a model; ?wait=SECONDS where it is the caller's already"),
     Route(method="GET", path="/v1/forecast/{series}", name="show_forecast", role="read", tagged=True,
           summary="The released forecast of a series"),
     Route(method="GET", path="/v1/overrides", name="list_overrides", role="read", summary="The overrides in force"),

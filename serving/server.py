@@ -190,6 +190,7 @@ class Listener:
                 now = loop.time()
                 for connection in [c for c in self._connections if c.deadline < now]:
                     connection.expire()
+                self._exchange.look()
                 if self._settings.shared_port:
                     self._parts.shim.catch_up()
             except Exception:  # what nobody thought of must not end the watch
@@ -205,6 +206,7 @@ class Listener:
         )
         give_up_at = loop.time() + self._settings.limits.drain_seconds
         await asyncio.sleep(_GRACE_SECONDS)
+        self._exchange.look()
         while (open_ones := self._connected()) and loop.time() < give_up_at:
             for connection in open_ones:
                 connection.drain()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from features import sources
 from features.choices import Drift
 from features.decision_log import DecisionLog
-from features.vector import FeatureDefinitions
+from features.definitions import FeatureDefinitions
 from models import divergence, intervals
 from models.divergence import Binned
 

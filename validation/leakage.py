@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from features import instants
 from features.decision_log import DecisionLog
+from features.definitions import FeatureDefinitions
 from features.known_at import KnownAt
-from features.vector import CategoryColumn, FeatureDefinitions
+from features.vector import CategoryColumn
 from models import association
 from models.association import Label
 

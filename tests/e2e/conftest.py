@@ -29,8 +29,8 @@ def stack_settings(home: Path) -> Settings:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(stack_settings: Settings) -> Iterator[Stack]:
-    """Start everything; it is stopped when the last test is done."""
+    """Start everything; it is stopped when the module's last test is done: its schedules would go on beside the others."""
     with Stack(stack_settings, ports=Ports(mlflow=0, prefect=0, shim=0)) as running:
         yield running

@@ -45,9 +45,9 @@ class Shop:
 
     def send(self, method: str, path: str, body: object = None, at: datetime | None = None) -> tuple[int, Any]:
         headers = {"content-type": "application/json"} | ({"turnout-time": at.isoformat()} if at else {})
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 180
         while True:
-            connection = http.client.HTTPConnection(self.host or "", self.port, timeout=10)
+            connection = http.client.HTTPConnection(self.host or "", self.port, timeout=30)
             try:
                 connection.request(method, path, json.dumps(body) if body is not None else None, headers)
                 reply = connection.getresponse()
@@ -94,7 +94,7 @@ class Shop:
 def turnout(home: Path, *arguments: str) -> str:
     command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
     variables = {**os.environ, "TURNOUT_HOME": str(home), "TURNOUT_CONFIG": str(home / "turnout.toml")}
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -122,7 +122,7 @@ def lone_shim(home: Path, port: int) -> Iterator[None]:
         yield
     finally:
         shim.terminate()
-        shim.wait(timeout=20)
+        shim.wait(timeout=60)
 
 
 def test_the_loop_closes_and_nothing_accepted_is_lost(tmp_path: Path, tiny_text: str) -> None:
@@ -191,7 +191,7 @@ def question(name: str) -> dict[str, Any]:
 
 def until_served(shop: Shop, role: str, digest: str) -> None:
     """Wait until the shim follows the ledger to ``digest``."""
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + 180
     while True:
         _, told = shop.send("GET", "/v1/models/router/current")
         if told["streams"].get("orders", {}).get(role) == digest:

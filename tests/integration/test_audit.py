@@ -12,6 +12,7 @@ import pytest
 
 from features import ingestion
 from features.records import Decision
+from features.warehouse import Warehouse
 from flows import audit
 from flows import settings as environment
 from flows.audit import UnknownDecisionError
@@ -120,8 +121,12 @@ def test_what_is_not_in_the_log_is_told_by_its_name(wired: Wiring) -> None:
         audit.audit(wired, decision_id="nothing")
 
 
-def test_while_the_warehouse_is_in_use_its_latest_snapshot_answers(wired: Wiring) -> None:
+def test_while_the_warehouse_is_in_use_its_latest_snapshot_answers(
+    wired: Wiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wired.snapshot()
+    impatient = Warehouse(wired.settings.warehouse_path, lock_seconds=0.2)
+    monkeypatch.setitem(wired.__dict__, "warehouse", impatient)
     hold = (
         "import sys; from pathlib import Path; from features.warehouse import Warehouse\n"
         "with Warehouse(Path(sys.argv[1])).transaction(): print('held', flush=True); sys.stdin.read()"

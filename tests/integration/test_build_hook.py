@@ -24,9 +24,10 @@ def hook() -> ModuleType:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    for source in ("models/masks.c", "serving/keys.c"):
-        (tmp_path / source).parent.mkdir()
-        shutil.copy(ROOT / source, tmp_path / source)
+    for folder, sources in (("models", "*.c"), ("serving", "*.c"), ("serving/native", "*")):
+        (tmp_path / folder).mkdir()
+        for source in (ROOT / folder).glob(sources):
+            shutil.copy(source, tmp_path / folder)
     return tmp_path
 
 
@@ -51,15 +52,19 @@ def build(hook: ModuleType, root: Path, target: str = "wheel") -> tuple[dict[str
 def test_a_wheel_takes_the_product_along_and_says_for_which_platform(hook: ModuleType, tree: Path) -> None:
     data, warnings = build(hook, tree)
     assert warnings == []
-    assert data["artifacts"] == ["/models/_masks.abi3.so", "/serving/_keys.abi3.so"]
+    assert data["artifacts"] == [
+        "/models/_masks.abi3.so",
+        "/serving/_keys.abi3.so",
+        "/serving/_fast_path.abi3.so",
+    ]
     assert not data["pure_python"]
     assert data["tag"].startswith("cp311-abi3-")
-    program = "import _keys, _masks; print(_masks.Masks.__name__, _keys.may_repeat(b'{}'))"
+    program = "import _fast_path, _keys, _masks; print(_masks.Masks.__name__, _keys.may_repeat(b'{}'), _fast_path.digits(0.1))"
     path = os.pathsep.join([str(tree / "models"), str(tree / "serving")])
     ran = subprocess.run(
         [sys.executable, "-c", program], env={"PYTHONPATH": path}, capture_output=True, text=True, check=True
     )
-    assert ran.stdout == "Masks False\n"
+    assert ran.stdout == "Masks False b'0.1'\n"
 
 
 def test_without_a_compiler_the_installation_goes_on_and_an_older_product_is_gone(

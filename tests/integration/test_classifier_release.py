@@ -28,7 +28,7 @@ from models.releases import bundle, transitions
 from serving import decider, server
 from serving.asgi import Application
 from serving.case import Question
-from serving.handler import Request
+from serving.messages import Request
 from serving.plan import Plan
 from serving.settings import Settings
 from serving.shelf import RejectedError, Shelf

@@ -9,8 +9,9 @@ import pytest
 
 from features.choices import Training
 from features.decision_log import DecisionLog, Revealed
+from features.definitions import FeatureDefinitions
 from features.objective import Objective
-from features.vector import CategoryColumn, FeatureDefinitions
+from features.vector import CategoryColumn
 from models import contest, fit, router
 from models.fit import Subject
 

@@ -9,7 +9,8 @@ import pytest
 
 from features.choices import Drift
 from features.decision_log import DecisionLog
-from features.vector import CategoryColumn, FeatureDefinitions
+from features.definitions import FeatureDefinitions
+from features.vector import CategoryColumn
 from validation import drift
 
 FEATURES = FeatureDefinitions(

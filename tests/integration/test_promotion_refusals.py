@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from mlflow import MlflowClient
+from sqlalchemy import event
 
 from features.clock import ReplayClock
 from flows import canary, promote, publishing, retrain
@@ -370,11 +371,19 @@ def test_r10_a_registration_that_is_killed_leaves_only_whole_versions_and_leftov
     assert len(reaped) == n_left
 
 
+def wait_less(*execution: Any) -> tuple[str, Any]:
+    """MLflow lets SQLite wait 20 s for a lock in every session: let it be a tenth of one."""
+    _, _, statement, parameters, *_ = execution
+    return statement.replace("busy_timeout = 20000", "busy_timeout = 100"), parameters
+
+
 def test_r13_a_database_that_is_locked_is_told_as_one_that_does_not_answer(
     wired: Wiring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "1")
     approved = press(wired)
+    engine = wired.registry._client._get_registry_client().store.engine
+    event.listen(engine, "before_cursor_execute", wait_less, retval=True)
     holder = sqlite3.connect(wired.settings.home / "mlflow" / "mlflow.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     try:

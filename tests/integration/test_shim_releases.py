@@ -22,7 +22,7 @@ from models.releases.store import Store
 from models.releases.transitions import Attribution
 from serving import probe, server
 from serving.asgi import Application
-from serving.handler import Request
+from serving.messages import Request
 from serving.plan import Plan
 from serving.probe import ProbeFailedError
 from serving.settings import Settings
@@ -311,7 +311,7 @@ def test_s09_a_router_that_raises_on_predict_is_condemned_after_three_events(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(router.Router, "score", fail)
+    monkeypatch.setattr(router.Router, "score_matrix", fail)
     reasons = [decide(application, f"e{number}")["reason"] for number in range(4)]
     assert [str(reason)[:16] for reason in reasons] == ["static: fallback"] * 3 + ["static: no champ"]
     assert "oops" in problems(application)

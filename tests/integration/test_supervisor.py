@@ -39,7 +39,7 @@ def healthy() -> Iterator[str]:
 
 @pytest.fixture
 def component(healthy: str) -> Callable[..., Component]:
-    def make(code: str = SLEEPS, *, name: str = "one", url: str = healthy, grace_seconds: float = 5.0) -> Component:
+    def make(code: str = SLEEPS, *, name: str = "one", url: str = healthy, grace_seconds: float = 60.0) -> Component:
         return Component(
             name=name,
             command=(sys.executable, "-c", code),
@@ -58,7 +58,7 @@ def running(tmp_path: Path) -> Iterator[Supervisor]:
     supervised.stop(())
 
 
-def wait_until(holds: Callable[[], bool], *, seconds: float = 20.0) -> None:
+def wait_until(holds: Callable[[], bool], *, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it never came true"

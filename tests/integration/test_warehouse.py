@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from features import history, log_table, merging, snapshot, warehouse
 from features.config import Configuration
+from features.definitions import FeatureDefinitions
 from features.objective import Objective
 from features.readers import RawRow
 from features.records import Decision, Outcome, Record
 from features.snapshot import Snapshot
-from features.vector import FeatureDefinitions
 from features.warehouse import (
     DamagedWarehouseError,
     LockedWarehouseError,

@@ -4,8 +4,11 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
+
+from serving import asgi
 from serving.asgi import Application, Message
-from serving.handler import Request, Response
+from serving.messages import Request, Response
 from serving.problems import Problem
 
 
@@ -123,3 +126,11 @@ def test_the_shim_drains_when_the_server_ends() -> None:
     asyncio.run(app({"type": "lifespan"}, receive, send))
     assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert app.handler.draining
+
+
+def test_who_would_wait_for_a_release_is_answered_once_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "_LOOK_SECONDS", 0.001)
+    app = application()
+    answers = [Response(304, wait_seconds=30.0), Response(304, wait_seconds=30.0), Response(200, b"new")]
+    app.handler.handle = lambda _: answers.pop(0)  # type: ignore[method-assign]
+    assert asyncio.run(send_request(app))[:2] == (200, b"new")

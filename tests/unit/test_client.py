@@ -18,7 +18,8 @@ from serving.client import Client, pause_seconds
 from serving.plan import Plan
 
 AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
-DEADLINE_SECONDS = 0.3
+DEADLINE_SECONDS = 0.3  # where it is to pass
+PATIENCE_SECONDS = 60.0  # where it is not, however busy the machine
 PLAN = Plan.of(
     config.parse("""
 [streams.orders]
@@ -75,8 +76,11 @@ def drip(connection: socket.socket) -> None:
         time.sleep(0.02)
 
 
-def hang(_: socket.socket) -> None:
-    time.sleep(2 * DEADLINE_SECONDS)
+def hang(connection: socket.socket) -> None:
+    """Say nothing until the client has given up."""
+    connection.settimeout(PATIENCE_SECONDS)
+    while connection.recv(65_536):
+        pass
 
 
 def flood(connection: socket.socket) -> None:
@@ -86,7 +90,7 @@ def flood(connection: socket.socket) -> None:
 
 
 @contextmanager
-def shim(*talks: Talk) -> Iterator[Client]:
+def shim(*talks: Talk, deadline_seconds: float = PATIENCE_SECONDS) -> Iterator[Client]:
     """A client of a server whose n-th connection is led by the n-th of ``talks``."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -97,15 +101,17 @@ def shim(*talks: Talk) -> Iterator[Client]:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    client = made(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    client = made(f"http://127.0.0.1:{listener.getsockname()[1]}", deadline_seconds)
     yield client
     client.close()
+    with suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)  # closing alone does not wake who waits in accept
     listener.close()
     thread.join(timeout=5)
 
 
-def made(url: str) -> Client:
-    return Client(url=url, plan=PLAN, deadline_seconds=DEADLINE_SECONDS, clock=ReplayClock(at=AT))
+def made(url: str, deadline_seconds: float = PATIENCE_SECONDS) -> Client:
+    return Client(url=url, plan=PLAN, deadline_seconds=deadline_seconds, clock=ReplayClock(at=AT))
 
 
 def event(**fields: object) -> CloudEvent:
@@ -145,10 +151,10 @@ def test_a_connection_is_kept_and_opened_again_when_the_shim_closed_it() -> None
     ],
 )
 def test_s20_whatever_the_shim_does_an_answer_comes_within_the_deadline(talk: Talk) -> None:
-    with shim(talk) as client:
+    with shim(talk, deadline_seconds=DEADLINE_SECONDS) as client:
         started = time.monotonic()
         told = client.decide(event())
-        assert time.monotonic() - started < DEADLINE_SECONDS + 2  # the rest is for a busy machine
+        assert time.monotonic() - started < PATIENCE_SECONDS / 2  # a busy machine's deadline; who hangs takes longer
         assert (told.destinations, told.logged) == (("a", "b"), False)
         assert told.reason.startswith("static: the shim did not answer: ")
         assert identity.mark_of(told.decision_id) == identity.fingerprint("orders", "/shop", "e1")
@@ -246,7 +252,8 @@ def test_what_waits_to_be_reported_is_bounded_and_what_is_refused_is_not_sent_fo
         assert (len(asked.asker.unreported), asked.asker.n_forgotten) == (0, 1)
 
 
-def test_the_watch_never_ends_for_good_and_notices_that_the_shim_is_back() -> None:
+def test_the_watch_never_ends_for_good_and_notices_that_the_shim_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.client.pause_seconds", lambda *_: 0.01)
     model = http({"name": "router", "generation": 7})
     tagged = model.replace(b"\r\n", b'\r\netag: "x"\r\n', 1)
     unchanged = b"HTTP/1.1 304 X\r\n\r\n"
@@ -259,7 +266,7 @@ def test_the_watch_never_ends_for_good_and_notices_that_the_shim_is_back() -> No
 
     troubles = (say(http({}, status=503)), say(b"\x00"), say(http({"generation": []})), hang)
     with shim(*troubles, *[listen] * 50) as asked:
-        asked.poll_seconds = 0.2
+        asked.poll_seconds = 1.0  # how long the one that hangs is waited for
         asked.watch()
         give_up_at = time.monotonic() + 60
         while asked.state != "ready" or not any(b'if-none-match: "x"' in request for request in heard):

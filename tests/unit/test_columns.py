@@ -66,7 +66,7 @@ OUTCOME = Outcome(decision_id="d", served="card", observed_at=datetime(2026, 1, 
 
 
 @settings(deadline=None)
-@given(st.lists(DECISIONS, max_size=4))
+@given(st.lists(DECISIONS, max_size=2))
 def test_decisions_come_out_as_they_went_in(decisions: list[Decision]) -> None:
     assert columns.decisions_in(columns.decision_table(decisions)) == decisions
 

@@ -12,8 +12,9 @@ from features import config
 from features import content as contents
 from features.config import ConfigurationError
 from features.content import Content
+from features.definitions import FeatureDefinitions
 from features.records import Candidate, Event
-from features.vector import FeatureDefinitions, FeatureSet
+from features.vector import FeatureSet
 
 AT = datetime(2026, 7, 1, tzinfo=UTC)
 CLASSES = ("Card payment?", "refund", "card-payment", "支付")

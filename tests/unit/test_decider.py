@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from features import config
 from features.records import Candidate, Decision, DestinationState, Event, Override
-from features.vector import FeatureTypeError
+from features.scope import FeatureTypeError
 from models.router import Scores
 from serving import answer, decider
 from serving.case import FeatureRangeError, NoEligibleDestinationError, Question
@@ -204,7 +204,7 @@ def test_realised_frequencies_match_the_logged_mixture_and_arms_their_share() ->
     view = StreamView(
         mode="canary", champion=model(0.9, 0, 0, 0), challenger=model(0, 0, 0, 0.9, digest="new"), challenger_share=0.3
     )
-    n_decisions = 6_000
+    n_decisions = 3_000
     decisions = [decide(question(number), view) for number in range(n_decisions)]
     counts = Counter(d.assigned for d in decisions)
     for destination, probability in zip(decisions[0].destinations, decisions[0].mixture, strict=True):
@@ -220,7 +220,7 @@ def test_the_arm_and_the_action_are_drawn_independently() -> None:
     view = StreamView(
         mode="canary", champion=model(1, 0, 0, 0), challenger=model(1, 0, 0, 0, digest="new"), challenger_share=0.5
     )
-    decisions = [decide(question(number), view) for number in range(6_000)]
+    decisions = [decide(question(number), view) for number in range(3_000)]
     explored = {
         arm: np.mean([d.assigned != "a" for d in decisions if d.arm == arm]) for arm in ("champion", "challenger")
     }

@@ -16,9 +16,10 @@ from features import config, spool
 from features.clock import ReplayClock
 from features.records import Decision, Outcome
 from serving.exchange import Exchange
-from serving.handler import Handler, Request, Response
+from serving.handler import Handler
 from serving.limits import Limits
 from serving.memory import DecisionMemory
+from serving.messages import Request, Response
 from serving.overrides import OverrideJournal
 from serving.plan import Plan
 from serving.recorder import Recorder
@@ -148,7 +149,11 @@ def test_no_answer_leaves_before_its_record_is_written(tmp_path: Path, durabilit
     at_desk(tmp_path, act, durability=durability)
 
 
-def test_in_batches_what_several_turns_decide_is_written_together(tmp_path: Path) -> None:
+def test_in_batches_what_several_turns_decide_is_written_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.exchange._BATCH_SECONDS", 0.5)  # two turns take longer than 2 ms where a core is busy
+
     async def act(desk: Desk) -> None:
         desk.ask(1)
         await asyncio.sleep(0)

@@ -6,8 +6,8 @@ from pathlib import Path
 from serving.debts import Debts
 from serving.exchange import Exchange
 from serving.frames import FrameProtocol
-from serving.handler import Request, Response
 from serving.limits import Limits
+from serving.messages import Request, Response
 from serving.problems import Problem
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -44,7 +44,7 @@ def over_a_socket(folder: Path, talk: Talk, limits: Limits) -> None:
         server = await asyncio.get_running_loop().create_unix_server(lambda: FrameProtocol(of, connections), path)
         async with server:
             reader, writer = await asyncio.open_unix_connection(path)
-            await asyncio.wait_for(talk(reader, writer), timeout=10)
+            await asyncio.wait_for(talk(reader, writer), timeout=60)
             writer.close()
             await writer.wait_closed()
             while connections:

@@ -17,9 +17,10 @@ from serving import routes
 from serving.access import ROLES, Role
 from serving.case import Question
 from serving.decider import decide_statically
-from serving.handler import Handler, Request, Response
+from serving.handler import Handler
 from serving.intake import MAX_BATCH
 from serving.memory import DecisionMemory
+from serving.messages import Request, Response
 from serving.overrides import OverrideJournal
 from serving.plan import Plan
 from serving.recorder import Recorder
@@ -474,7 +475,7 @@ header_names = st.sampled_from(
 header_values = st.sampled_from(["application/json", "application/cloudevents+json", "localhost", "1.0", "\xff", ""])
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     method=st.sampled_from(["GET", "POST", "DELETE", "PUT", "\x00"]),
     path=st.sampled_from(["/v1/decisions", "/v1/outcomes", "/v1/overrides"])

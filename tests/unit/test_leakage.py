@@ -7,8 +7,9 @@ import pytest
 
 from features import instants, sources
 from features.decision_log import DecisionLog
+from features.definitions import FeatureDefinitions
 from features.known_at import KnownAt
-from features.vector import CategoryColumn, FeatureDefinitions
+from features.vector import CategoryColumn
 from validation import leakage
 from validation.leakage import Screened, ScreenLimits
 

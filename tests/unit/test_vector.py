@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.definitions import FeatureDefinitions
 from features.records import Candidate, DestinationState, Event, Scalar
-from features.vector import CategoryColumn, FeatureDefinitions, FeatureSet, FeatureTypeError
+from features.scope import FeatureTypeError
+from features.vector import CategoryColumn, FeatureSet
 
 AT = datetime(2026, 7, 1, 22, 30, tzinfo=UTC)  # a Wednesday, the 182nd day
 DESTINATIONS: dict[str, dict[str, Scalar]] = {"card": {"fee": 0.3, "region": "eu"}, "bank": {"fee": 0.1}}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http.client import HTTPConnection
@@ -266,14 +267,18 @@ def test_s11_past_the_bound_on_requests_in_flight_others_are_told_to_come_back_a
         service.start()
         connection = await jetstream.connect(nats_server.url, name="test")
         await ask(connection, {})
-        told = await asyncio.gather(*(ask(connection, {"n": n}) for n in range(1_000)))
+        statuses: list[int] = []
+        give_up_at = time.monotonic() + 60
+        while set(statuses) != {200, 503}:  # a busy broker may hand a thousand on so slowly that there is room for all
+            assert time.monotonic() < give_up_at, Counter(statuses)
+            statuses += [s for s, _ in await asyncio.gather(*(ask(connection, {"n": n}) for n in range(1_000)))]
         await service.drain(5.0)
         await connection.close()
-        return [status for status, _ in told]
+        return statuses
 
     statuses = asyncio.run(talk())
-    assert len(statuses) == 1_000
-    assert set(statuses) == {200, 503}
+    assert statuses
+    assert len(statuses) % 1_000 == 0
 
 
 def test_a_question_that_nobody_waits_for_holds_up_none_that_came_with_it(nats_server: Any, start_shim: Start) -> None:

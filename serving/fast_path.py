@@ -1,0 +1,89 @@
+"""The fast path: ordinary requests of ordinary streams, decided from bytes to bytes by C (serving/native).
+
+It gives what the whole path (intake, cloudevents, decider, answer) gives, or it gives nothing and the whole path is asked:
+for a stream of which `serving.course` says that it is not ordinary, for a request that is wrong or says something in a way
+that C does not read (an escape in a string, a key twice, an instant in another zone than UTC), for a model that fails.
+"""
+
+import struct
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from features.definitions import TIME
+from serving.course import Course, Instants, course_of
+from serving.plan import Plan
+from serving.view import ReleaseView, StreamView
+
+try:
+    from serving import _fast_path
+except ImportError:  # no compiler at the installation
+    _fast_path = None  # type: ignore[assignment]  # looked at before its use
+
+_encode = msgspec.json.Encoder().encode
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+# A decision that was made: what to answer and to log, the event's fingerprint, the id that the client gave the decision or
+# None, what metrics count it under, and its microseconds. A plain tuple, which costs the least.
+Made = tuple[bytes, bytes, int, str | None, tuple[str, str, str], float]
+
+
+class FastPath:
+    """The fast path of one shim, for one thread. It follows the release that it is asked to decide under.
+
+    ``streams`` are those whose ordinary requests it takes under that release.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        """Decide under ``plan``; nothing is decided where no compiler was there at the installation."""
+        self._plan = plan
+        self._view: ReleaseView | None = None
+        self._compiled: _fast_path.FastPath | None = None
+        self._instants: Instants = []
+        self.streams: frozenset[str] = frozenset()
+
+    def decide(
+        self, view: ReleaseView, body: bytes, at: datetime, *, is_bare: bool
+    ) -> tuple[Sequence[Made], bool] | None:
+        """Decide the request, or the batch of them, that ``body`` is: what was made of it, and whether it is a batch.
+
+        ``is_bare`` says that a request is an event alone. None is for the whole path.
+        """
+        self.follow(view)
+        if self._compiled is None:
+            return None
+        times = self._times(at) if self._instants else b""
+        return self._compiled.decide(body, is_bare, _encode(at), (at - _EPOCH) // _MICROSECOND, times)
+
+    def follow(self, view: ReleaseView) -> None:
+        """Make the courses of a release, unless they are made."""
+        if view is self._view:
+            return
+        self._view, self._compiled, self._instants = view, None, []
+        if not is_compiled():
+            return
+        attributes = {name: each.attributes for name, each in self._plan.configuration.destinations.items()}
+        courses: list[Course] = []
+        types: list[tuple[bytes, int]] = []
+        for name, plan in self._plan.streams.items():
+            of_stream = view.streams.get(name) or StreamView(mode=plan.stream.mode)
+            course = course_of(plan, of_stream, attributes, self._plan.revision, self._instants)
+            if course is not None:
+                types += [(event_type.encode(), len(courses)) for event_type in plan.stream.types]
+                courses.append(course)
+        self.streams = frozenset(course.name.decode() for course in courses)
+        if courses:
+            self._compiled = _fast_path.FastPath(tuple(courses), tuple(types))
+
+    def _times(self, at: datetime) -> bytes:
+        read = [TIME[name](at.astimezone(ZoneInfo(zone))) for zone, name in self._instants]
+        return struct.pack(f"{len(read)}d", *read)
+
+
+def is_compiled() -> bool:
+    """Tell whether the fast path was built when Turnout was installed."""
+    return _fast_path is not None

@@ -1,0 +1,269 @@
+/* One stream as it is decided now: its features, its policy and its models, read once from serving/fast_path.py's Course. */
+
+#ifndef TURNOUT_COURSE_H
+#define TURNOUT_COURSE_H
+
+#include "policy.h"
+#include "spec.h"
+
+#define MAX_ROLES 3 /* champion, challenger, shadow */
+
+/* Where a column is read: a cell's slot among those of its space. The order is that of fast_path.SPACES. */
+typedef enum { OF_EVENT, OF_CANDIDATE, OF_DESTINATION, OF_STATE, OF_MEASURE, OF_TIME, OF_COMPUTED } Space;
+
+#define N_STATE 5 /* numbers of a destination's state, as fast_path.STATE orders them */
+
+typedef struct {
+    Space space;
+    int32_t slot;
+} Column;
+
+/* A head whose arithmetic is plain: the mean of its boosters, an offset column in minutes or none (-1), and its bounds. */
+typedef struct {
+    PyObject *tables; /* a tuple */
+    Py_ssize_t n_tables;
+    int32_t offset;
+    double low, high, weight; /* what the value gains per unit of it */
+    double per;               /* units of the head in a unit that is weighed */
+} Head;
+
+typedef struct {
+    Text name;
+    PyObject *score;             /* None where the heads are plain */
+    Head *heads;
+    Py_ssize_t n_outputs;        /* the value and the heads */
+    Text *outputs;
+    Names *codes;                /* by category */
+    const double *destination_codes; /* [n_destinations, n_categories] */
+    double *predicted;           /* [n_outputs, MAX_CANDIDATES] */
+    double shares[MAX_CANDIDATES];
+} Role;
+
+typedef struct {
+    int32_t *places; /* destinations, the most wanted first */
+    Py_ssize_t n;
+} Order;
+
+typedef struct {
+    PyObject *kept; /* a list of all that the pointers here lead to; its first place is the last event's rules */
+    PyObject *mask, *compute, *keys;
+    Text name, name_text, mode, static_reason, tail, feature_set, generation, text_field, by, champion_digest, challenger_digest;
+    Names destinations, event, candidate, measures, routes;
+    Text *destination_names, *destination_texts;
+    Py_ssize_t n_destinations, n_numbers, n_categories, n_operands;
+    int32_t n_event, n_candidate, n_measures;
+    int32_t text_slot, by_slot;
+    Column *numbers, *categories, *operands;
+    const double *constants; /* [n_destinations, n_numbers + n_operands] */
+    Text *constant_texts, *category_texts; /* [n_destinations, n_numbers], [n_destinations, n_categories] */
+    Order *orders; /* the default, that of an absent value, then those of the routes */
+    Exploration exploration;
+    Role roles[MAX_ROLES];
+    int n_roles, champion, challenger; /* roles by their index, -1 where there is none that decides */
+    double share;                      /* of the challenger */
+    int is_sticky;
+} Course;
+
+/* The columns of a tuple of (space, name); names of a space that the request fills get a slot there. */
+static Column *read_columns(Course *course, PyObject *spec, const char *name, Py_ssize_t *n) {
+    PyObject *values = part(course->kept, spec, name);
+    *n = values ? PyTuple_Size(values) : -1;
+    Column *columns = *n < 0 ? NULL : allot(course->kept, *n, sizeof(Column));
+    for (Py_ssize_t i = 0; columns && i < *n; i++) {
+        int space;
+        Text text;
+        Py_ssize_t size;
+        if (!PyArg_ParseTuple(PyTuple_GetItem(values, i), "iy#", &space, &text.at, &size)) return NULL;
+        text.size = (size_t)size;
+        columns[i] = (Column){(Space)space, (int32_t)i};
+        if (space == OF_EVENT) columns[i].slot = add_name(&course->event, text, course->n_event);
+        if (space == OF_CANDIDATE) columns[i].slot = add_name(&course->candidate, text, course->n_candidate);
+        if (space == OF_MEASURE) columns[i].slot = add_name(&course->measures, text, course->n_measures);
+        if (space == OF_STATE || space == OF_TIME) columns[i].slot = atoi(text.at); /* bytes end in a zero */
+        if (space < OF_EVENT || space > OF_COMPUTED || columns[i].slot < 0 || (space == OF_STATE && columns[i].slot >= N_STATE)) {
+            PyErr_Format(PyExc_ValueError, "%s: column %zd is of no space", name, i);
+            return NULL;
+        }
+        course->n_event += space == OF_EVENT && columns[i].slot == course->n_event;
+        course->n_candidate += space == OF_CANDIDATE && columns[i].slot == course->n_candidate;
+        course->n_measures += space == OF_MEASURE && columns[i].slot == course->n_measures;
+    }
+    return columns;
+}
+
+static int read_order(Course *course, Order *order, Text places) {
+    order->n = (Py_ssize_t)(places.size / sizeof(int32_t));
+    if (!(order->places = allot(course->kept, order->n, sizeof(int32_t)))) return -1;
+    memcpy(order->places, places.at, (size_t)order->n * sizeof(int32_t));
+    for (Py_ssize_t i = 0; i < order->n; i++)
+        if (order->places[i] < 0 || order->places[i] >= course->n_destinations) {
+            PyErr_SetString(PyExc_ValueError, "orders must name destinations by their place");
+            return -1;
+        }
+    return 0;
+}
+
+static int read_orders(Course *course, PyObject *spec) {
+    Py_ssize_t n_routes = -1, n_orders;
+    const Text *routes = read_texts(course->kept, spec, "routes", &n_routes);
+    if (!routes || name_texts(course->kept, &course->routes, routes, n_routes) < 0) return -1;
+    n_orders = n_routes + 2;
+    const Text *orders = read_texts(course->kept, spec, "orders", &n_orders);
+    if (!orders || !(course->orders = allot(course->kept, n_orders, sizeof(Order)))) return -1;
+    for (Py_ssize_t i = 0; i < n_orders; i++)
+        if (read_order(course, &course->orders[i], orders[i]) < 0) return -1;
+    return 0;
+}
+
+static int read_heads(Course *course, Role *role, PyObject *spec) {
+    PyObject *heads = part(course->kept, spec, "heads");
+    const Py_ssize_t n = heads ? PyTuple_Size(heads) : -1;
+    if (n < 0 || !(role->heads = allot(course->kept, n, sizeof(Head)))) return -1;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        Head *head = &role->heads[i];
+        if (!PyArg_ParseTuple(PyTuple_GetItem(heads, i), "O!idddd", &PyTuple_Type, &head->tables, &head->offset, &head->low,
+                              &head->high, &head->weight, &head->per))
+            return -1;
+        head->n_tables = PyTuple_Size(head->tables);
+        if (head->n_tables < 1 || head->offset < -1 || head->offset >= course->n_numbers || role->n_outputs != n + 1) {
+            PyErr_SetString(PyExc_ValueError, "heads do not fit their outputs");
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int read_codes(Course *course, Role *role, PyObject *spec) {
+    PyObject *codes = part(course->kept, spec, "codes");
+    const Py_ssize_t n = codes ? PyTuple_Size(codes) : -1;
+    if (n < 0 || !(role->codes = allot(course->kept, n, sizeof(Names)))) return -1;
+    if (n != course->n_categories) {
+        PyErr_Format(PyExc_ValueError, "codes must number %zd, got %zd", course->n_categories, n);
+        return -1;
+    }
+    for (Py_ssize_t c = 0; c < n; c++) {
+        PyObject *values = PyTuple_GetItem(codes, c);
+        const Py_ssize_t n_values = PyTuple_Size(values);
+        if (n_values < 0 || allot_names(course->kept, &role->codes[c], n_values) < 0) return -1;
+        for (Py_ssize_t i = 0; i < n_values; i++) {
+            Text value;
+            if (as_text(PyTuple_GetItem(values, i), &value) < 0) return -1;
+            add_name(&role->codes[c], value, (int32_t)i);
+        }
+    }
+    return 0;
+}
+
+static int read_role(Course *course, Role *role, PyObject *spec) {
+    role->n_outputs = -1;
+    if (!(role->score = part(course->kept, spec, "score")) || read_text(course->kept, spec, "name", &role->name) < 0
+        || !(role->outputs = read_texts(course->kept, spec, "outputs", &role->n_outputs)))
+        return -1;
+    if (role->n_outputs < 1) {
+        PyErr_SetString(PyExc_ValueError, "outputs must begin with the value");
+        return -1;
+    }
+    return (role->predicted = allot(course->kept, role->n_outputs * MAX_CANDIDATES, sizeof(double)))
+                   && (role->destination_codes
+                       = read_doubles(course->kept, spec, "destination_codes", course->n_destinations * course->n_categories))
+                   && read_codes(course, role, spec) == 0
+                   && (role->score != Py_None || read_heads(course, role, spec) == 0)
+               ? 0
+               : -1;
+}
+
+static int read_roles(Course *course, PyObject *spec) {
+    PyObject *roles = part(course->kept, spec, "roles");
+    const Py_ssize_t n = roles ? PyTuple_Size(roles) : -1;
+    if (n < 0) return -1;
+    if (n > MAX_ROLES || course->champion < -1 || course->champion >= n || course->challenger < -1
+        || course->challenger >= n) {
+        PyErr_Format(PyExc_ValueError, "at most %d roles, the champion and the challenger among them", MAX_ROLES);
+        return -1;
+    }
+    for (course->n_roles = 0; course->n_roles < (int)n; course->n_roles++)
+        if (read_role(course, &course->roles[course->n_roles], PyTuple_GetItem(roles, course->n_roles)) < 0) return -1;
+    return 0;
+}
+
+static int read_exploration(Course *course, PyObject *spec) {
+    Exploration *how = &course->exploration;
+    int kind;
+    if (read_integer(course->kept, spec, "exploring", &kind) < 0 || read_float(course->kept, spec, "epsilon", &how->epsilon) < 0
+        || read_float(course->kept, spec, "gamma", &how->gamma) < 0
+        || read_float(course->kept, spec, "value_range", &how->value_range) < 0
+        || read_float(course->kept, spec, "static_epsilon", &how->static_epsilon) < 0)
+        return -1;
+    how->kind = (Exploring)kind;
+    return 0;
+}
+
+/* The slot of an attribute of the event that is read for something else than a feature; -1 where there is none. */
+static int32_t add_slot(Course *course, Text name) {
+    if (!name.size) return -1;
+    const int32_t slot = add_name(&course->event, name, course->n_event);
+    course->n_event += slot == course->n_event;
+    return slot;
+}
+
+/* How many names columns and what else is read of an event can have at most. */
+static Py_ssize_t count_columns(Course *course, PyObject *spec) {
+    static const char *const NAMES[] = {"numbers", "categories", "operands"};
+    Py_ssize_t n_columns = 2;
+    for (int i = 0; i < 3; i++) {
+        PyObject *columns = part(course->kept, spec, NAMES[i]);
+        const Py_ssize_t n = columns ? PyTuple_Size(columns) : -1;
+        if (n < 0) return -1;
+        n_columns += n;
+    }
+    return n_columns;
+}
+
+static int read_features(Course *course, PyObject *spec) {
+    const Py_ssize_t n_names = count_columns(course, spec);
+    if (n_names < 0 || allot_names(course->kept, &course->event, n_names) < 0
+        || allot_names(course->kept, &course->candidate, n_names) < 0 || allot_names(course->kept, &course->measures, n_names) < 0
+        || !(course->numbers = read_columns(course, spec, "numbers", &course->n_numbers))
+        || !(course->categories = read_columns(course, spec, "categories", &course->n_categories))
+        || !(course->operands = read_columns(course, spec, "operands", &course->n_operands)))
+        return -1;
+    course->text_slot = add_slot(course, course->text_field);
+    course->by_slot = add_slot(course, course->by);
+    Py_ssize_t n_constants = course->n_destinations * (course->n_numbers + course->n_operands);
+    Py_ssize_t n_texts = course->n_destinations * course->n_numbers, n_categories = course->n_destinations * course->n_categories;
+    return (course->constants = read_doubles(course->kept, spec, "constants", n_constants))
+                   && (course->constant_texts = read_texts(course->kept, spec, "constant_texts", &n_texts))
+                   && (course->category_texts = read_texts(course->kept, spec, "category_texts", &n_categories))
+               ? 0
+               : -1;
+}
+
+/* Read a spec; whether that succeeds or fails, with an error set, `kept` is the caller's to release. */
+static int read_course(Course *course, PyObject *spec) {
+    if (!(course->kept = PyList_New(0)) || PyList_Append(course->kept, Py_None) < 0) return -1;
+    course->n_destinations = -1;
+    if (!(course->destination_names = read_texts(course->kept, spec, "destinations", &course->n_destinations))
+        || !(course->destination_texts = read_texts(course->kept, spec, "destination_texts", &course->n_destinations))
+        || name_texts(course->kept, &course->destinations, course->destination_names, course->n_destinations) < 0
+        || !(course->mask = part(course->kept, spec, "mask")) || !(course->compute = part(course->kept, spec, "compute"))
+        || !(course->keys = part(course->kept, spec, "keys")))
+        return -1;
+    const struct { const char *name; Text *text; } texts[] = {
+        {"name", &course->name}, {"name_text", &course->name_text}, {"mode", &course->mode}, {"static_reason", &course->static_reason},
+        {"tail", &course->tail}, {"feature_set", &course->feature_set}, {"generation", &course->generation},
+        {"text_field", &course->text_field}, {"by", &course->by}, {"champion_digest", &course->champion_digest},
+        {"challenger_digest", &course->challenger_digest}};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (read_text(course->kept, spec, texts[i].name, texts[i].text) < 0) return -1;
+    if (read_integer(course->kept, spec, "champion", &course->champion) < 0
+        || read_integer(course->kept, spec, "challenger", &course->challenger) < 0
+        || read_integer(course->kept, spec, "is_sticky", &course->is_sticky) < 0
+        || read_float(course->kept, spec, "share", &course->share) < 0)
+        return -1;
+    return read_exploration(course, spec) < 0 || read_features(course, spec) < 0 || read_orders(course, spec) < 0
+                   || read_roles(course, spec) < 0
+               ? -1
+               : 0;
+}
+
+#endif

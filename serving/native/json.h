@@ -1,0 +1,152 @@
+/* JSON as a row of tokens: every value is followed by what it holds, and knows where the next one begins.
+
+   It reads less than all JSON: no backslash, no key twice in an object, no deep nesting, no number of many digits. Whatever
+   it does not read is not refused, but left to the reader that reads it all and can say what is wrong. */
+
+#ifndef TURNOUT_JSON_H
+#define TURNOUT_JSON_H
+
+#include "text.h"
+
+#define MAX_JSON_DEPTH 16
+#define MAX_OBJECT_KEYS 128
+#define MAX_INTEGER_TEXT 18
+
+typedef enum { OBJECT, ARRAY, STRING, NUMBER, TRUE, FALSE, NIL } Kind;
+
+typedef struct {
+    Text text;      /* of a string what stands between its quotes */
+    uint64_t hash;  /* of a string */
+    double value;   /* of a number */
+    int32_t next;   /* the token after this value */
+    Kind kind;
+} Token;
+
+typedef struct {
+    Token *tokens;
+    int32_t n_tokens, capacity;
+    const char *at, *end;
+    int is_ascii;
+} Json;
+
+static Token *add_token(Json *json, Kind kind, const char *text, size_t size) {
+    if (json->n_tokens == json->capacity) {
+        const int32_t capacity = json->capacity ? 2 * json->capacity : 1024;
+        Token *tokens = capacity > 1 << 24 ? NULL : realloc(json->tokens, (size_t)capacity * sizeof(Token));
+        if (!tokens) return NULL;
+        json->tokens = tokens;
+        json->capacity = capacity;
+    }
+    Token *token = &json->tokens[json->n_tokens++];
+    *token = (Token){{text, size}, 0, 0.0, json->n_tokens, kind};
+    return token;
+}
+
+static void skip_space(Json *json) {
+    while (json->at < json->end && (*json->at == ' ' || *json->at == '\n' || *json->at == '\t' || *json->at == '\r'))
+        json->at++;
+}
+
+static int take(Json *json, char sign) {
+    skip_space(json);
+    if (json->at == json->end || *json->at != sign) return 0;
+    json->at++;
+    return 1;
+}
+
+/* Read the string whose first quote has been read; its hash comes with it. */
+static int read_string(Json *json) {
+    const char *start = json->at;
+    uint64_t hash = HASH_START;
+    for (; json->at < json->end && *json->at != '"'; json->at++) {
+        const unsigned char sign = (unsigned char)*json->at;
+        if (sign < 0x20 || sign == '\\') return 0;
+        if (sign >= 0x80) json->is_ascii = 0;
+        hash = hash_byte(hash, *json->at);
+    }
+    Token *token = json->at == json->end ? NULL : add_token(json, STRING, start, (size_t)(json->at - start));
+    if (!token) return 0;
+    token->hash = hash;
+    json->at++;
+    return 1;
+}
+
+static int read_word(Json *json, Kind kind, const char *word, size_t size) {
+    if ((size_t)(json->end - json->at) < size || memcmp(json->at, word, size)) return 0;
+    json->at += size;
+    return add_token(json, kind, word, size) != NULL;
+}
+
+static int read_number(Json *json) {
+    double value;
+    int is_integer;
+    const char *start = json->at, *end = read_double(start, json->end, &value, &is_integer);
+    if (!end || end - start > (is_integer ? MAX_INTEGER_TEXT : MAX_NUMBER_TEXT)) return 0;
+    Token *token = add_token(json, NUMBER, start, (size_t)(end - start));
+    if (!token) return 0;
+    token->value = value;
+    json->at = end;
+    return 1;
+}
+
+static int read_value(Json *json, int depth);
+
+static int read_object(Json *json, int depth) {
+    const int32_t object = json->n_tokens;
+    int32_t keys[MAX_OBJECT_KEYS];
+    if (!add_token(json, OBJECT, json->at, 0)) return 0;
+    for (int n_keys = 0; n_keys || !take(json, '}'); n_keys++) {
+        if (n_keys == MAX_OBJECT_KEYS || !take(json, '"')) return 0;
+        keys[n_keys] = json->n_tokens;
+        if (!read_string(json)) return 0;
+        for (int i = 0; i < n_keys; i++)
+            if (json->tokens[keys[i]].hash == json->tokens[keys[n_keys]].hash) return 0;
+        if (!take(json, ':') || !read_value(json, depth + 1)) return 0;
+        if (take(json, ',')) continue;
+        if (!take(json, '}')) return 0;
+        break;
+    }
+    json->tokens[object].next = json->n_tokens;
+    return 1;
+}
+
+static int read_array(Json *json, int depth) {
+    const int32_t array = json->n_tokens;
+    if (!add_token(json, ARRAY, json->at, 0)) return 0;
+    for (int n = 0; n || !take(json, ']'); n++) {
+        if (!read_value(json, depth + 1)) return 0;
+        if (take(json, ',')) continue;
+        if (!take(json, ']')) return 0;
+        break;
+    }
+    json->tokens[array].next = json->n_tokens;
+    return 1;
+}
+
+static int read_value(Json *json, int depth) {
+    skip_space(json);
+    if (json->at == json->end || depth == MAX_JSON_DEPTH) return 0;
+    switch (*json->at) {
+    case '{': json->at++; return read_object(json, depth);
+    case '[': json->at++; return read_array(json, depth);
+    case '"': json->at++; return read_string(json);
+    case 't': return read_word(json, TRUE, "true", 4);
+    case 'f': return read_word(json, FALSE, "false", 5);
+    case 'n': return read_word(json, NIL, "null", 4);
+    default: return read_number(json);
+    }
+}
+
+/* Read n bytes that are to be one value; return whether they are, in the part of JSON that is read here. Text that is not
+   ASCII must still be shown to be UTF-8. */
+static int read_json(Json *json, const char *bytes, size_t n) {
+    json->n_tokens = 0;
+    json->at = bytes;
+    json->end = bytes + n;
+    json->is_ascii = 1;
+    if (!read_value(json, 0)) return 0;
+    skip_space(json);
+    return json->at == json->end;
+}
+
+#endif

@@ -1,0 +1,97 @@
+/* From values to a distribution and a choice: the arithmetic of models/policy.py, operation by operation, for its bits. */
+
+#ifndef TURNOUT_POLICY_H
+#define TURNOUT_POLICY_H
+
+#include <Python.h>
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define MAX_CANDIDATES 128 /* numpy adds up to so many numbers in the order of sum_pairwise */
+
+typedef enum { CERTAIN, EPSILON, SQUARECB } Exploring;
+
+typedef struct {
+    Exploring kind;
+    double epsilon, gamma, value_range, static_epsilon;
+} Exploration;
+
+/* Who could serve an event, and who of them may. */
+typedef struct {
+    Py_ssize_t n, n_eligible;
+    uint8_t eligible[MAX_CANDIDATES];
+} Field;
+
+static void be_certain(const Field *field, Py_ssize_t index, double *shares) {
+    for (Py_ssize_t i = 0; i < field->n; i++) shares[i] = i == index ? 1.0 : 0.0;
+}
+
+static void floor_shares(const Field *field, double epsilon, double *shares) {
+    const double kept = 1.0 - epsilon, least = epsilon / (double)field->n_eligible;
+    for (Py_ssize_t i = 0; i < field->n; i++) shares[i] = kept * shares[i] + (field->eligible[i] ? least : 0.0);
+}
+
+static Py_ssize_t find_best(const Field *field, const double *values) {
+    Py_ssize_t best = -1;
+    for (Py_ssize_t i = 0; i < field->n; i++)
+        if (field->eligible[i] && (best < 0 || values[i] > values[best])) best = i;
+    return best;
+}
+
+/* The sum as numpy adds it. */
+static double sum_pairwise(const double *values, Py_ssize_t n) {
+    double sums[8], total;
+    Py_ssize_t i = 8;
+    if (n < 8) {
+        total = 0.0;
+        for (i = 0; i < n; i++) total += values[i];
+        return total;
+    }
+    memcpy(sums, values, sizeof sums);
+    for (; i < n - n % 8; i++) sums[i % 8] += values[i];
+    total = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    for (; i < n; i++) total += values[i];
+    return total;
+}
+
+static void spread_squarecb(const Field *field, const double *values, double gamma, double value_range, double *shares) {
+    const Py_ssize_t best = find_best(field, values);
+    for (Py_ssize_t i = 0; i < field->n; i++)
+        shares[i] = field->eligible[i]
+                        ? 1.0 / ((double)field->n_eligible + gamma * ((values[best] - values[i]) / value_range))
+                        : 0.0;
+    shares[best] = 0.0;
+    shares[best] = 1.0 - sum_pairwise(shares, field->n);
+}
+
+/* What a model of these values, which are finite, would do. */
+static void explore(const Field *field, const double *values, const Exploration *how, double *shares) {
+    if (how->kind == SQUARECB) spread_squarecb(field, values, how->gamma, how->value_range, shares);
+    else be_certain(field, find_best(field, values), shares);
+    if (how->kind != CERTAIN) floor_shares(field, how->epsilon, shares);
+}
+
+/* The index that a draw in [0, 1) selects; -1 where these shares are no distribution. */
+static Py_ssize_t choose(const double *shares, Py_ssize_t n, double draw) {
+    double sum = 0.0;
+    Py_ssize_t chosen = -1, last = -1;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (!(shares[i] >= 0.0)) return -1;
+        sum += shares[i];
+        if (chosen < 0 && sum > draw) chosen = i;
+        if (shares[i] > 0.0) last = i;
+    }
+    if (!(fabs(sum - 1.0) <= 1e-9)) return -1;
+    return chosen < 0 ? last : chosen;
+}
+
+static Py_ssize_t find_likeliest(const double *shares, Py_ssize_t n) {
+    Py_ssize_t likeliest = 0;
+    for (Py_ssize_t i = 1; i < n; i++)
+        if (shares[i] > shares[likeliest]) likeliest = i;
+    return likeliest;
+}
+
+#endif

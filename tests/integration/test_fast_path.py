@@ -1,0 +1,706 @@
+"""The fast path against the whole one: whatever it says, the whole path says; and it says something of what is ordinary."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features import config
+from features.clock import ReplayClock
+from features.records import Decision
+from models import compiling, durations, router
+from models.calibration import Scaling
+from models.card import CARD_FILE, Card, Head, Quantile
+from serving import fast_path
+from serving.answer import Answer
+from serving.handler import Handler
+from serving.memory import DecisionMemory
+from serving.messages import Request
+from serving.overrides import OverrideJournal
+from serving.plan import Plan
+from serving.recorder import Recorder
+from serving.settings import Settings
+from serving.shim import Shim
+from serving.view import Model, ReleaseView, StreamView
+
+pytestmark = pytest.mark.skipif(not fast_path.is_compiled(), reason="the fast path was not built")
+
+AT = datetime(2026, 11, 24, 12, 30, 0, 123000, tzinfo=UTC)
+JSON = {"content-type": "application/json"}
+BARE = {"content-type": "application/cloudevents+json"}
+DECISIONS, ANSWERS = msgspec.json.Decoder(Decision), msgspec.json.Decoder(Answer)
+NAMES = ["north", "south", "east", "Øst", 'we"st']
+TEXT = """
+[destinations.north]
+attributes = { fee = 0.3, kind = "rail" }
+region = "eu"
+[destinations.south]
+attributes = { fee = 1, fast = true }
+region = "eu"
+[destinations.east]
+attributes = { kind = "road", fast = inf }
+[destinations."Øst"]
+[destinations."we\\"st"]
+attributes = { fee = 2.5, kind = "r\\"ail" }
+
+[[rules]]
+name = "residency"
+label = "personal"
+allow_regions = ["eu"]
+[[rules]]
+name = "contract \\"x\\""
+label = "secret"
+allow = ["south", "east"]
+
+[streams.orders]
+types = ["shop.order", "shop.return"]
+destinations = ["north", "south", "east", "Øst", "we\\"st"]
+static = { by = "size", routes = { big = ["east", "we\\"st"], None = ["south"], True = ["Øst"] }, default = ["north", "south"] }
+text_field = "note"
+sticky = true
+[streams.orders.objective]
+success = 2.0
+latency_minute = 0.5
+cost_usd = 0.1
+low = -1.0
+high = 2.0
+[streams.orders.exploration]
+kind = "@KIND@"
+epsilon = 0.07
+gamma = 3.0
+static_epsilon = 0.1
+[streams.orders.features]
+zone = "Europe/Oslo"
+[streams.orders.features.numbers]
+amount = "event.amount"
+items = "event.items"
+hour = "time.hour"
+promise = "candidate.promise"
+fee = "destination.fee"
+fast = "destination.fast"
+depth = "state.queue_depth"
+errors = "state.error_rate"
+heat = "state.heat"
+dear = "event.amount * destination.fee"
+rank = "rank(candidate.promise) + missing(state.heat)"
+late = "time.hour - time.weekday"
+[streams.orders.features.categories]
+country = "event.country"
+name = "destination.name"
+kind = "destination.kind"
+carrier = "candidate.carrier"
+
+[streams.other]
+types = ["shop.other"]
+destinations = ["north", "south"]
+objective = { success = 1.0 }
+"""
+
+
+class Recording(Recorder):
+    """Keeps what it is given, beside the spool."""
+
+    kept: list[bytes]
+
+    def append(self, *payloads: bytes) -> list[int]:
+        self.kept += payloads
+        return super().append(*payloads)
+
+
+@dataclass
+class Releases:
+    view: ReleaseView
+    faults: list[str] = field(default_factory=list)
+
+    def report_fault(self, digest: str, reason: str) -> None:
+        self.faults.append(f"{digest}: {reason}")
+
+    def rejections(self) -> dict[str, str]:
+        return {}
+
+
+class NoFastPath:
+    """What a shim has where no compiler was."""
+
+    def decide(self, *_: object, **__: object) -> None:
+        return None
+
+
+@dataclass(repr=False)
+class Side:
+    """A shim, by whichever path."""
+
+    handler: Handler
+    shim: Shim
+    recorder: Recording
+
+    def ask(self, body: bytes, headers: dict[str, str] = JSON) -> tuple[int, list[Any], list[Decision]]:
+        """Return status, answers and what was logged, without what differs from run to run."""
+        self.recorder.kept.clear()
+        response = self.handler.handle(Request("POST", "/v1/decisions", headers=headers, body=body))
+        told = json.loads(response.body)
+        answers = told if isinstance(told, list) else [told]
+        if response.status == 200:
+            answers = [ANSWERS.decode(json.dumps(each)) if "problem" not in each else each for each in answers]
+        logged = [msgspec.structs.replace(DECISIONS.decode(line), latency_us=0.0) for line in self.recorder.kept]
+        return response.status, answers, logged
+
+
+def side(folder: Path, plan: Plan, view: StreamView, *, is_fast: bool) -> Side:
+    recorder = Recording(folder / "spool")
+    recorder.kept = []
+    shim = Shim(
+        plan=plan,
+        clock=ReplayClock(at=AT),
+        releases=Releases(ReleaseView(generation=3, streams={"orders": view})),
+        overrides=OverrideJournal(folder / "overrides.journal"),
+        recorder=recorder,
+        memory=DecisionMemory(1_000),
+    )
+    if not is_fast:
+        shim.fast_path = NoFastPath()  # type: ignore[assignment]
+    return Side(Handler(shim, Settings(home=folder, config_path=folder)), shim, recorder)
+
+
+def plan_of(kind: str) -> Plan:
+    return Plan.of(config.parse(TEXT.replace("@KIND@", kind)))
+
+
+def make_router(folder: Path, plan: Plan, seed: int, *, is_plain: bool) -> router.Router:
+    """Train a router on noise: two boosters to a head, with an offset; with calibration and latencies unless it is plain."""
+    folder.mkdir()
+    of, random = plan.streams["orders"], np.random.default_rng(seed)
+    orders = {"country": ("NO", "SE"), "name": tuple(NAMES), "kind": ("rail", "road"), "carrier": ("True", "7", "post")}
+    numbers = of.features.number_names
+    n = 600
+    matrix = np.concatenate((random.normal(1, 2, (n, len(numbers))), random.integers(0, 3, (n, 4))), axis=1)
+    matrix[random.uniform(size=matrix.shape) < 0.1] = math.nan
+    signal = np.nan_to_num(matrix[:, 0] + matrix[:, 3] - matrix[:, 6]) + random.normal(size=n)
+    targets = {
+        "success_probability": ("binary", (signal > 1).astype(float)),
+        "latency_ms" if is_plain else "log_latency": ("regression", signal * (1_000 if is_plain else 1)),
+        "cost_usd": ("regression", signal / 10),
+    }
+    for head, (objective, label) in targets.items():
+        for number in range(2):
+            data = lightgbm.Dataset(matrix, label, categorical_feature=list(range(len(numbers), len(numbers) + 4)))
+            chosen = {"objective": objective, "num_leaves": 7, "verbosity": -1, "num_threads": 1, "seed": seed + number}
+            lightgbm.train({**chosen, "feature_fraction": 0.6}, data, 12).save_model(folder / f"{head}_{number}.txt")
+    scaling = None if is_plain else Scaling(slope=0.8, intercept=0.1)
+    heads = {
+        name: Head(
+            files=(f"{name}_0.txt", f"{name}_1.txt"),
+            low=0.0,
+            high=1.0 if name == "success_probability" else 20.0 if name == "log_latency" else 9_000.0,
+            scaling=scaling if name == "success_probability" else None,
+            offset="promise" if name == "latency_ms" else None,
+        )
+        for name in targets
+    }
+    if not is_plain:
+        heads["latency_ms"] = Head(files=("cost_usd_0.txt",), low=0.0, high=9_000.0)
+    card = Card(
+        stream="orders",
+        feature_set=of.features.version,
+        numbers=numbers,
+        categories={name: orders[name] for name in of.features.category_names},
+        heads=heads,
+        objective=of.stream.objective,
+        destinations=of.stream.destinations,
+        value_low=-1.0,
+        value_high=2.0,
+        trained={},
+        residuals=() if is_plain else tuple(np.linspace(-1, 1, len(durations.LEVELS)).tolist()),
+        quantiles=() if is_plain else (Quantile(level=0.9, name="latency_ms_p90"),),
+    )
+    (folder / CARD_FILE).write_bytes(msgspec.json.encode(card))
+    compiling.compile_router(folder, card)
+    return router.load(folder)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
+    folder, plan = tmp_path_factory.mktemp("routers"), plan_of("epsilon")
+    made = {
+        name: make_router(folder / name, plan, seed, is_plain=name != "full")
+        for seed, name in enumerate(("a", "b", "full"))
+    }
+    return {name: Model(name * 8, loaded) for name, loaded in made.items()}
+
+
+VIEWS: dict[str, Callable[[dict[str, Model]], StreamView]] = {
+    "off": lambda _: StreamView(mode="off"),
+    "observe": lambda m: StreamView(mode="observe", generation=1, champion=m["a"], shadow=m["full"]),
+    "on": lambda m: StreamView(mode="on", generation=2, champion=m["a"], previous=m["b"]),
+    "empty": lambda _: StreamView(mode="on", generation=2),
+    "canary": lambda m: StreamView(
+        mode="canary", generation=4, champion=m["full"], challenger=m["b"], challenger_share=0.3, shadow=m["a"]
+    ),
+    "first": lambda m: StreamView(mode="canary", generation=4, challenger=m["b"], challenger_share=0.4),
+}
+
+
+@pytest.fixture
+def pair(tmp_path: Path, models: dict[str, Model]) -> Callable[..., tuple[Side, Side]]:
+    def made(view: str, kind: str = "epsilon") -> tuple[Side, Side]:
+        plan, served = plan_of(kind), VIEWS[view](models)
+        return tuple(  # type: ignore[return-value]
+            side(tmp_path / f"{view}-{kind}-{is_fast}", plan, served, is_fast=is_fast) for is_fast in (True, False)
+        )
+
+    return made
+
+
+def request(number: int = 0, **more: Any) -> dict[str, Any]:
+    """Return a request that is ordinary in every respect."""
+    random = np.random.default_rng(number)
+    event = {
+        "specversion": "1.0",
+        "id": f"e{number}",
+        "source": "/shop",
+        "type": "shop.order",
+        "partitionkey": f"k{number % 7}",
+        "time": "2026-11-24T12:00:00.5Z",
+        "dataclassification": ["personal", "public , personal", "secret", ""][number % 4] if number % 3 == 0 else None,
+        "data": {
+            "amount": round(float(random.normal()), 3),
+            "items": int(random.integers(0, 9)),
+            "country": ["NO", "SE", "Åland", None][number % 4],
+            "size": ["big", "small", "None"][number % 3],
+            "note": "why not",
+            "nested": {"a": [1, {"b": None}]},
+        },
+    }
+    candidates = [
+        {
+            "destination": name,
+            "attributes": {"promise": float(random.normal()), "carrier": [True, 7, "post", "air"][number % 4]},
+            "state": {
+                "queue_depth": float(random.integers(0, 5)),
+                "error_rate": 0.25,
+                "observed_at": f"2026-11-24T12:{(number * place * 7) % 60:02d}:00Z",
+                "measures": {"heat": float(random.normal()), "cold": None},
+                "healthy": bool(number % 5),
+            }
+            if place
+            else None,
+        }
+        for place, name in enumerate(NAMES[:4])
+    ]
+    return {"event": event, "candidates": candidates, **more}
+
+
+@pytest.mark.parametrize("kind", ["none", "epsilon", "squarecb"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_it_takes_what_is_ordinary_and_decides_it_as_the_whole_path(
+    view: str, kind: str, pair: Callable[..., tuple[Side, Side]]
+) -> None:
+    fast, whole = pair(view, kind)
+    n_taken = 0
+    for number in range(60):
+        asked = request(number)
+        if number % 4 == 1:
+            del asked["candidates"]
+        if number % 4 == 2:
+            asked["decision_id"] = f"own-{number}"
+        body = msgspec.json.encode(asked)
+        taken = fast.shim.fast_path.decide(fast.shim.releases.view, body, AT, is_bare=False)
+        n_taken += taken is not None
+        told, expected = fast.ask(body), whole.ask(body)
+        assert told == expected
+        assert taken is not None or expected[0] != 200, body
+    assert n_taken >= 50
+    assert fast.shim.metrics.render(generation=0, degraded=False).count(
+        b"turnout_decisions_total{"
+    ) == whole.shim.metrics.render(generation=0, degraded=False).count(b"turnout_decisions_total{")
+
+
+def test_squarecb_adds_as_numpy_does_for_any_number_of_candidates(tmp_path: Path) -> None:
+    """Past eight, the order in which a distribution is added shows in its last bits."""
+    names = [f"d{number}" for number in range(120)]
+    text = "".join(f"[destinations.{name}]\n" for name in names)
+    text += f"""
+[streams.orders]
+types = ["shop.order"]
+destinations = {json.dumps(names)}
+objective = {{ success = 1.0 }}
+exploration = {{ kind = "squarecb", epsilon = 0.01, gamma = 20.0 }}
+features = {{ numbers = {{ amount = "event.amount", promise = "candidate.promise" }}, categories = {{ name = "destination.name" }} }}
+"""
+    plan = Plan.of(config.parse(text))
+    folder = tmp_path / "router"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    matrix = np.column_stack((random.normal(size=(500, 2)), random.integers(0, 120, 500)))
+    data = lightgbm.Dataset(matrix, matrix[:, 1] + random.normal(size=500), categorical_feature=[2])
+    lightgbm.train({"verbosity": -1, "num_threads": 1}, data, 10).save_model(folder / "success_probability_0.txt")
+    card = Card(
+        stream="orders",
+        feature_set=plan.streams["orders"].features.version,
+        numbers=("amount", "promise"),
+        categories={"name": tuple(names)},
+        heads={"success_probability": Head(files=("success_probability_0.txt",), low=0.0, high=1.0)},
+        objective=plan.streams["orders"].stream.objective,
+        destinations=tuple(names),
+        value_low=0.0,
+        value_high=1.0,
+        trained={},
+    )
+    (folder / CARD_FILE).write_bytes(msgspec.json.encode(card))
+    compiling.compile_router(folder, card)
+    view = StreamView(mode="on", generation=1, champion=Model("m", router.load(folder)))
+    fast, whole = (side(tmp_path / str(is_fast), plan, view, is_fast=is_fast) for is_fast in (True, False))
+    for number in range(1, 121):
+        event = {
+            "specversion": "1.0",
+            "id": f"e{number}",
+            "source": "/",
+            "type": "shop.order",
+            "data": {"amount": number},
+        }
+        offered = [
+            {"destination": name, "attributes": {"promise": place / 7}} for place, name in enumerate(names[:number])
+        ]
+        body = msgspec.json.encode({"event": event, "candidates": offered})
+        assert fast.shim.fast_path.decide(fast.shim.releases.view, body, AT, is_bare=False) is not None
+        assert fast.ask(body) == whole.ask(body)
+
+
+def without(document: dict[str, Any], *path: str | int) -> dict[str, Any]:
+    """Return the document with what lies at ``path[:-1]`` and is named last taken away."""
+    return changed(document, *path, remove=True)
+
+
+def changed(document: dict[str, Any], *path: Any, remove: bool = False) -> dict[str, Any]:
+    """Return a copy whose place at the path (the last is the value, unless it is to be removed) is another."""
+    copy = json.loads(json.dumps(document))
+    steps, value = (path, None) if remove else (path[:-1], path[-1])
+    place = copy
+    for step in steps[:-1]:
+        place = place[step]
+    if remove:
+        del place[steps[-1]]
+    else:
+        place[steps[-1]] = value
+    return dict(copy)
+
+
+ORDINARY = request(1)
+NOT_ORDINARY = {
+    "no id": without(ORDINARY, "event", "id"),
+    "an empty id": changed(ORDINARY, "event", "id", ""),
+    "a long source": changed(ORDINARY, "event", "source", "s" * 513),
+    "an escape": changed(ORDINARY, "event", "id", 'a"b'),
+    "another version": changed(ORDINARY, "event", "specversion", "0.3"),
+    "no version": without(ORDINARY, "event", "specversion"),
+    "a type of no stream": changed(ORDINARY, "event", "type", "shop.unknown"),
+    "a number for a key": changed(ORDINARY, "event", "partitionkey", 7),
+    "a time without zone": changed(ORDINARY, "event", "time", "2026-11-24T12:00:00"),
+    "a list for a classification": changed(ORDINARY, "event", "dataclassification", ["secret"]),
+    "no data but null": changed(ORDINARY, "event", "data", None),
+    "text for a number": changed(ORDINARY, "event", "data", "amount", "much"),
+    "a number for a text": changed(ORDINARY, "event", "data", "note", 7),
+    "a list for a text": changed(ORDINARY, "event", "data", "note", []),
+    "a fraction for a category": changed(ORDINARY, "event", "data", "country", 1.5),
+    "a number for the static route": changed(ORDINARY, "event", "data", "size", 3),
+    "an unknown field": changed(ORDINARY, "more", 1),
+    "no event": without(ORDINARY, "event"),
+    "an empty decision id": changed(ORDINARY, "decision_id", ""),
+    "no candidates": changed(ORDINARY, "candidates", []),
+    "a candidate twice": changed(ORDINARY, "candidates", 1, "destination", "north"),
+    "a candidate from nowhere": changed(ORDINARY, "candidates", 1, "destination", "nowhere"),
+    "a candidate without name": without(ORDINARY, "candidates", 1, "destination"),
+    "attributes that hold a list": changed(ORDINARY, "candidates", 1, "attributes", {"x": [1]}),
+    "attributes that are null": changed(ORDINARY, "candidates", 1, "attributes", None),
+    "an error rate above one": changed(ORDINARY, "candidates", 1, "state", "error_rate", 1.5),
+    "a depth that is true": changed(ORDINARY, "candidates", 1, "state", "queue_depth", True),
+    "health that is a number": changed(ORDINARY, "candidates", 1, "state", "healthy", 1),
+    "a measure that is text": changed(ORDINARY, "candidates", 1, "state", "measures", {"heat": "hot"}),
+    "a state that is a list": changed(ORDINARY, "candidates", 1, "state", []),
+    "a day that there is not": changed(ORDINARY, "candidates", 1, "state", "observed_at", "2026-11-31T00:00:00Z"),
+    "nobody healthy": changed(ORDINARY, "candidates", [{"destination": "north", "state": {"healthy": False}}]),
+}
+
+
+@pytest.mark.parametrize("name", NOT_ORDINARY)
+def test_what_is_wrong_or_odd_in_one_place_is_left_to_the_whole_path(
+    name: str, pair: Callable[..., tuple[Side, Side]]
+) -> None:
+    fast, whole = pair("on")
+    for document, is_taken in ((ORDINARY, True), (NOT_ORDINARY[name], False)):
+        body = msgspec.json.encode(document)
+        assert (fast.shim.fast_path.decide(fast.shim.releases.view, body, AT, is_bare=False) is not None) == is_taken
+        assert fast.ask(body) == whole.ask(body)
+
+
+def test_a_batch_is_taken_whole_or_not_at_all(pair: Callable[..., tuple[Side, Side]]) -> None:
+    fast, whole = pair("on")
+    ordinary = [request(number) for number in range(1, 5)]
+    for batch in (
+        ordinary,
+        [*ordinary, request(9) | {"event": request(9)["event"] | {"type": "unknown"}}],
+        ordinary * 2,
+        [],
+    ):
+        body = msgspec.json.encode(batch)
+        assert fast.ask(body) == whole.ask(body)
+
+
+def test_events_alone_are_asked_for_all_destinations(pair: Callable[..., tuple[Side, Side]]) -> None:
+    fast, whole = pair("canary")
+    one = msgspec.json.encode(request(1)["event"])
+    many = msgspec.json.encode([request(number)["event"] for number in (2, 5, 7)])
+    for body in (one, many):
+        assert fast.shim.fast_path.decide(fast.shim.releases.view, body, AT, is_bare=True) is not None
+        assert fast.ask(body, BARE) == whole.ask(body, BARE)
+
+
+def test_an_event_that_comes_again_keeps_its_decision(pair: Callable[..., tuple[Side, Side]]) -> None:
+    fast, whole = pair("on")
+    body = msgspec.json.encode(request(1))
+    for side_ in (fast, whole):
+        side_.ask(body)
+    (_, (again,), logged), expected = fast.ask(body), whole.ask(body)
+    assert again.repeated
+    assert (200, [again], logged) == expected == (200, [again], [])
+
+
+def test_a_model_that_raises_is_told_of_and_stood_in_for(tmp_path: Path, models: dict[str, Model]) -> None:
+    class Broken(router.Router):
+        def score_matrix(self, _: Any) -> Any:
+            raise RuntimeError("no")
+
+    loaded = models["full"].router
+    assert isinstance(loaded, router.Router)
+    view = StreamView(mode="on", generation=1, champion=Model("broken", Broken(loaded.card, loaded.boosters)))
+    fast, whole = (
+        side(tmp_path / str(is_fast), plan_of("epsilon"), view, is_fast=is_fast) for is_fast in (True, False)
+    )
+    body = msgspec.json.encode(request(1))
+    told = fast.ask(body)
+    assert told == whole.ask(body)
+    assert "fallback" in told[1][0].reason
+    assert fast.shim.releases.faults == whole.shim.releases.faults != []  # type: ignore[attr-defined]
+
+
+def test_a_new_release_is_followed(pair: Callable[..., tuple[Side, Side]], models: dict[str, Model]) -> None:
+    fast, whole = pair("on")
+    for side_ in (fast, whole):
+        side_.ask(msgspec.json.encode(request(1)))
+        view = ReleaseView(generation=4, streams={"orders": VIEWS["canary"](models)})
+        side_.shim.releases.view = view  # type: ignore[misc]
+    body = msgspec.json.encode(request(2))
+    told = fast.ask(body)
+    assert told == whole.ask(body)
+    assert told[1][0].mode == "canary"
+
+
+names = st.sampled_from([*NAMES, "nowhere", "", "x" * 513]) | st.text(max_size=4)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**20), 10**20)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["big", "post", "7", "Ø"])
+    | st.text(max_size=5)
+)
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+data = st.dictionaries(
+    st.sampled_from(["amount", "items", "country", "size", "note", "more"]) | st.text(max_size=3), anything, max_size=6
+)
+instants = st.sampled_from(["2026-11-24T12:00:00Z", "2026-11-24T12:00:00.123456Z"]) | st.sampled_from(
+    [
+        "2026-11-24T13:00:00+01:00",
+        "2026-02-30T12:00:00Z",
+        "2026-11-24 12:00:00Z",
+        "2026-11-24T24:00:00Z",
+        "now",
+        "2026-11-24T12:00:00",
+        "0001-01-01T00:00:00Z",
+    ]
+)
+states = st.dictionaries(
+    st.sampled_from(["queue_depth", "error_rate", "price_usd", "healthy", "observed_at", "measures", "odd"]),
+    scalars | instants | st.dictionaries(st.sampled_from(["heat", "x"]), scalars, max_size=2),
+    max_size=4,
+)
+sound_states = st.fixed_dictionaries(
+    {},
+    optional={
+        "queue_depth": st.none() | st.floats(-9, 9),
+        "error_rate": st.floats(0, 1),
+        "healthy": st.booleans(),
+        "observed_at": st.sampled_from(["2026-11-24T12:00:00Z", "2026-11-24T12:00:00.123456Z"]),
+        "measures": st.dictionaries(st.sampled_from(["heat", "x"]), st.none() | st.floats(-9, 9), max_size=2),
+    },
+)
+candidates = st.fixed_dictionaries(
+    {"destination": names},
+    optional={
+        "attributes": st.dictionaries(st.sampled_from(["promise", "carrier", "y"]), scalars, max_size=3),
+        "state": st.none() | sound_states | states,
+        "unknown": anything,
+    },
+)
+events = st.fixed_dictionaries(
+    {
+        "specversion": st.sampled_from(["1.0", "1.0", "1.0", "0.3"]),
+        "id": st.text(max_size=6),
+        "source": st.sampled_from(["/shop", "søk"]) | st.text(max_size=3),
+        "type": st.sampled_from(["shop.order", "shop.return", "shop.order", "shop.other", "else"]),
+    },
+    optional={
+        "time": st.none() | instants,
+        "partitionkey": st.none() | st.text(max_size=3),
+        "dataclassification": st.none()
+        | st.sampled_from(["personal", "secret, public", " ,", "public"])
+        | st.text(max_size=3),
+        "data": st.none() | data,
+        "extension": scalars,
+    },
+)
+requests = st.fixed_dictionaries(
+    {"event": events},
+    optional={
+        "candidates": st.none() | st.lists(candidates, max_size=4),
+        "decision_id": st.none() | st.text(max_size=4),
+        "more": anything,
+    },
+)
+# Mostly ordinary, so that the fast path is really walked; beside them what is wrong in one place or in many.
+plain = st.text(
+    st.characters(codec="utf-8", exclude_characters='"\\', exclude_categories=("Cc", "Cs")), min_size=1, max_size=8
+)
+sound_scalars = (
+    st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.floats(-1e300, 1e300, allow_subnormal=False)
+)
+sound_requests = st.fixed_dictionaries(
+    {
+        "event": st.fixed_dictionaries(
+            {
+                "specversion": st.just("1.0"),
+                "id": plain,
+                "source": plain,
+                "type": st.sampled_from(["shop.order", "shop.return"]),
+            },
+            optional={
+                "time": st.sampled_from(
+                    ["2026-11-24T12:00:00Z", "2024-02-29T23:59:59.123456Z", "1969-12-31T00:00:00.5Z"]
+                ),
+                "partitionkey": plain,
+                "dataclassification": st.sampled_from(["personal", "secret, public", " ,", "public"]) | plain,
+                "data": st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "amount": sound_scalars,
+                        "items": sound_scalars,
+                        "country": st.sampled_from(["NO", "SE", True, 7, -7, None]) | plain,
+                        "size": st.none() | st.sampled_from(["big", "None", "True"]) | plain,
+                        "note": st.none() | plain,
+                        "more": anything,
+                    },
+                ),
+            },
+        )
+    },
+    optional={
+        "candidates": st.lists(
+            st.fixed_dictionaries(
+                {"destination": st.sampled_from(NAMES[:4])},
+                optional={
+                    "attributes": st.fixed_dictionaries(
+                        {},
+                        optional={
+                            "promise": sound_scalars,
+                            "carrier": st.none() | st.sampled_from([True, 7, "post"]) | plain,
+                        },
+                    ),
+                    "state": st.none() | sound_states,
+                },
+            ),
+            min_size=1,
+            max_size=4,
+            unique_by=lambda candidate: candidate["destination"],
+        ),
+        "decision_id": st.none() | plain,
+    },
+)
+asked = sound_requests | sound_requests | sound_requests | requests
+writers: list[Callable[[Any], bytes]] = [
+    msgspec.json.encode,
+    lambda document: json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+    lambda document: json.dumps(document, indent=1).encode(),
+    lambda document: msgspec.json.encode(document).replace(
+        b'"destination":', b'"destination":"north","destination":', 1
+    ),
+    lambda document: msgspec.json.encode(document)[:-1],
+    lambda document: msgspec.json.encode(document) + b"]",
+    lambda document: msgspec.json.encode(document).replace(b"true", b"tru", 1),
+    lambda document: msgspec.json.encode(document).replace(b"0.", b"00.", 1).replace(b"1", b"1e400", 1),
+]
+
+
+@settings(max_examples=500)
+@given(
+    document=asked | st.lists(asked, max_size=3),
+    write=st.sampled_from(writers[:2]) | st.sampled_from(writers),
+    view=st.sampled_from(list(VIEWS)),
+    headers=st.sampled_from([JSON, BARE]),
+)
+def test_whatever_is_asked_both_paths_say_the_same(
+    sides: Callable[[str], tuple[Side, Side]],
+    document: Any,
+    write: Callable[[Any], bytes],
+    view: str,
+    headers: dict[str, str],
+) -> None:
+    fast, whole = sides(view)
+    if headers is BARE:
+        document = [each["event"] for each in document] if isinstance(document, list) else document["event"]
+    body = write(document)
+    for each in (fast, whole):  # no example is to depend on another
+        each.shim.memory = DecisionMemory(1_000)
+    assert fast.ask(body, headers) == whole.ask(body, headers)
+
+
+@pytest.fixture(scope="module")
+def sides(
+    tmp_path_factory: pytest.TempPathFactory, models: dict[str, Model]
+) -> Callable[[str], tuple[Side, Side]]:  # a function, of which little is to be printed
+    folder, plan = tmp_path_factory.mktemp("sides"), plan_of("squarecb")
+    made = {
+        name: (
+            side(folder / f"{name}-fast", plan, view(models), is_fast=True),
+            side(folder / f"{name}-whole", plan, view(models), is_fast=False),
+        )
+        for name, view in VIEWS.items()
+    }
+    return made.__getitem__
+
+
+def test_what_is_not_ordinary_has_no_course(tmp_path: Path) -> None:
+    cases: Sequence[tuple[str, str]] = [
+        ('amount = "event.amount"', 'amount = "state.healthy"'),
+        ("epsilon = 0.07", "epsilon = 0.07\nbudget = 0.1"),
+        ("attributes = { fee = 1, fast = true }", 'attributes = { fee = "one" }'),
+    ]
+    for text, other in cases:
+        assert text in TEXT
+        plan = Plan.of(config.parse(TEXT.replace("@KIND@", "epsilon").replace(text, other)))
+        shim = side(tmp_path / str(len(other)), plan, StreamView(mode="off"), is_fast=True).shim
+        assert shim.fast_path.decide(shim.releases.view, msgspec.json.encode(request(1)), AT, is_bare=False) is None
+        assert "orders" not in shim.fast_path.streams
