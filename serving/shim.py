@@ -21,7 +21,7 @@ from serving.case import FeatureRangeError, NoEligibleDestinationError, Question
 from serving.debts import Debts
 from serving.fast_path import FastPath
 from serving.live import LiveStates
-from serving.memory import DecisionMemory
+from serving.memory import Memory
 from serving.metrics import Metrics
 from serving.overrides import OverrideJournal
 from serving.plan import Plan, StreamPlan
@@ -72,7 +72,7 @@ class Shim:
     releases: Releases
     overrides: OverrideJournal
     recorder: Recorder
-    memory: DecisionMemory
+    memory: Memory
     metrics: Metrics = field(default_factory=Metrics)
     debts: Debts = field(default_factory=Debts)
     live: LiveStates = field(default=None)  # type: ignore[assignment]  # one of its own, by default

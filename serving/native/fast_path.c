@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "marks.h"
 #include "record.h"
 
 #define MAX_BATCH 1024
@@ -285,11 +286,15 @@ static PyType_Slot slots[] = {
 
 static PyType_Spec spec = {"serving._fast_path.FastPath", sizeof(FastPath), 0, Py_TPFLAGS_DEFAULT, slots};
 
-static int execute(PyObject *module) {
-    PyObject *type = PyType_FromSpec(&spec);
-    const int failed = !type || PyModule_AddObjectRef(module, "FastPath", type) < 0;
+static int add_type(PyObject *module, const char *name, PyType_Spec *of) {
+    PyObject *type = PyType_FromSpec(of);
+    const int failed = !type || PyModule_AddObjectRef(module, name, type) < 0;
     Py_XDECREF(type);
     return failed ? -1 : 0;
+}
+
+static int execute(PyObject *module) {
+    return add_type(module, "FastPath", &spec) < 0 || add_type(module, "Marks", &marks_spec) < 0 ? -1 : 0;
 }
 
 static PyMethodDef methods[] = {
