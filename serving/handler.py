@@ -78,7 +78,7 @@ class Handler:
     def handle(self, request: Request) -> Response:
         """Return the response to ``request``."""
         try:
-            answer, argument = self._open(request)
+            answer, argument = request.opened or self.open(request)
             return answer(request, argument)
         except Problem as problem:
             return self.refuse(problem)
@@ -89,7 +89,7 @@ class Handler:
     def preview(self, request: Request) -> Problem | None:
         """Return why ``request`` would be refused whatever its body, so that none need be waited for."""
         try:
-            self._open(request)
+            self.open(request)
         except Problem as problem:
             return problem
         return None
@@ -108,10 +108,15 @@ class Handler:
             headers.append(("allow", ", ".join(allowed)))
         return Response(problem.status, problem.body(), tuple(headers))
 
-    def _open(self, request: Request) -> tuple[_Answer, str]:
-        """Return what answers a request, and what stands in its path where the route has ``*``.
+    def open(self, request: Request) -> tuple[_Answer, str]:
+        """Return what answers a request, and what stands in its path where the route has ``*``: its head alone decides that.
 
         Whoever has no token hears nothing of which paths there are.
+
+        Raises
+        ------
+        Problem
+            401, 403, 404 or 405.
         """
         found = self._plain.get(request.path)
         argument = ""

@@ -128,14 +128,12 @@ class Shim:
         if found is None:
             return None
         made, is_batch = found
-        place_of = self.memory.place
-        for _, _, mark, *_ in made:
-            if place_of(mark) is not None:
-                return None
-        if len(made) > 1 and len({mark for _, _, mark, *_ in made}) < len(made):
+        marks = [each[2] for each in made]
+        known = [place for place in map(self.memory.place, marks) if place is not None]
+        if known or len(set(marks)) < len(marks):
             return None
         try:
-            places = self.recorder.append(*[record for _, record, *_ in made])
+            places = self.recorder.append(*[each[1] for each in made])
         except OSError:
             return None
         for (_, _, mark, own_id, key, latency_us), place in zip(made, places, strict=True):
@@ -144,7 +142,7 @@ class Shim:
             else:
                 self._remember(mark, own_id, place)
             self.metrics.count_made(key, latency_us)
-        return b"[%b]" % b",".join([told for told, *_ in made]) if is_batch else made[0][0]
+        return b"[%b]" % b",".join([each[0] for each in made]) if is_batch else made[0][0]
 
     def accept(self, outcomes: Sequence[Outcome]) -> list[str]:
         """Log the outcomes, all or none, and return the key under which each counts once.
