@@ -109,6 +109,7 @@ static PyObject *FastPath_decide(FastPath *self, PyObject *args) {
         decided = decide_all(self, is_bare, &moment, &is_batch);
         self->is_busy = 0;
     }
+    if (!self->is_busy) trim_json(&self->desk.json);
     PyBuffer_Release(&body);
     PyBuffer_Release(&times);
     if (decided) return Py_BuildValue("(NN)", decided, PyBool_FromLong(is_batch));

@@ -474,6 +474,21 @@ def test_a_batch_is_taken_whole_or_not_at_all(pair: Callable[..., tuple[Side, Si
         assert fast.ask(body) == whole.ask(body)
 
 
+def test_a_request_of_too_many_parts_is_left_to_the_whole_path_and_the_next_is_taken(
+    pair: Callable[..., tuple[Side, Side]],
+) -> None:
+    fast, whole = pair("on")
+    asked = request(1)
+    asked["event"]["data"]["nested"] = [1] * 300_000
+    body, ordinary = msgspec.json.encode(asked), msgspec.json.encode(request(2))
+    view = fast.shim.releases.view
+    assert fast.shim.fast_path.decide(view, body, AT, is_bare=False) is None
+    assert fast.ask(body) == whole.ask(body)
+    many = msgspec.json.encode([request(number) for number in range(3, 900) if number % 5 and number % 3])
+    assert fast.shim.fast_path.decide(view, many, AT, is_bare=False) is not None
+    assert fast.shim.fast_path.decide(view, ordinary, AT, is_bare=False) is not None
+
+
 def test_events_alone_are_asked_for_all_destinations(pair: Callable[..., tuple[Side, Side]]) -> None:
     fast, whole = pair("canary")
     one = msgspec.json.encode(request(1)["event"])
