@@ -4,7 +4,7 @@
 
 One server per turn is under load, on one core; the load generator (C, compiled here) has the other. Each figure is the
 median of its rounds. One event has 8 candidates, 30 features and 200 trees of 31 leaves; its decision is logged before the
-answer leaves, with metrics on. ``--peers-venv`` names an environment with MLServer in it, which does not share ours.
+answer leaves, with metrics on. ``--peers-venv`` names an environment with MLServer and BentoML in it, which do not share ours.
 """
 
 import argparse
@@ -176,6 +176,7 @@ def run(effort: Effort, folder: Path, peers_venv: Path | None) -> dict[str, Any]
             faults["overload"] = shim_faults.overrun(load, shim, template, capacity_rps=capacity, seconds=10)
             faults["slow_heads"] = shim_faults.crawl(shim)
             faults["huge_body"] = shim_faults.swell(shim)
+        rss_after_mb = round(shim.resident_mb(), 1)
     kills = shim_faults.kill(
         lambda: _started(shim_faults.shim_server(world)), world.home / "spool", n_kills=effort.kills
     )
@@ -188,7 +189,7 @@ def run(effort: Effort, folder: Path, peers_venv: Path | None) -> dict[str, Any]
         "engine_x_booster": ratios["8"],
         "engine_x_booster_32": ratios["32"],
         "shim": {what: bench.median("shim", what) for what in ("p50_us", "p99_us", "rps", "batch_rps")}
-        | {"rss_mb": rss_mb, "cold_start_s": round(cold_start_s, 2)},
+        | {"rss_mb": rss_mb, "rss_after_mb": rss_after_mb, "cold_start_s": round(cold_start_s, 2)},
         "peers": {
             name: {what: bench.median(server.name, what) for what in ("p50_us", "rps")}
             for name, (server, _) in peers.items()
@@ -216,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="the core of it, in under a minute")
     parser.add_argument("--kills", type=int, help="how often the shim is killed")
     parser.add_argument("--swaps", type=int, help="how many releases are swapped under load")
-    parser.add_argument("--peers-venv", type=Path, help="an environment with MLServer")
+    parser.add_argument("--peers-venv", type=Path, help="an environment with MLServer and BentoML")
     wished = parser.parse_args(arguments)
     effort = (
         Effort(rounds=1, seconds=1.0, kills=3, swaps=3, faults=False, n_questions=500)
@@ -293,7 +294,7 @@ def _show(told: dict[str, Any]) -> None:
     console.print(
         f"shim: p99 at {OPEN_RATE:,}/s {shim['p99_us']:.0f} us (echo {told['echo_p99_us']:.0f}), "
         f"{shim['batch_rps']:,.0f} events/s in batches of {BATCH}, {told['inproc_us']} us in process, "
-        f"{shim['rss_mb']} MB, first answer after {shim['cold_start_s']} s",
+        f"{shim['rss_mb']} MB ({shim['rss_after_mb']} MB after all else), first answer after {shim['cold_start_s']} s",
         markup=False,
     )
     over_nats = told["nats"]

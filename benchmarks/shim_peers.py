@@ -34,6 +34,21 @@ async def score(question: dict) -> dict:
     return {{"predictions": booster.predict(matrix, num_threads=1).tolist()}}
 '''
 
+_SERVICE = """
+import bentoml
+import lightgbm
+import numpy as np
+
+
+@bentoml.service(workers=1, logging={{"access": {{"enabled": False}}}})
+class Router:
+    def __init__(self) -> None:
+        self.booster = lightgbm.Booster(model_file={model!r})
+
+    @bentoml.api
+    def score(self, matrix: list[list[float]]) -> list[float]:
+        return self.booster.predict(np.array(matrix), num_threads=1).tolist()
+"""
 _SAVING = """
 import sys
 import lightgbm
@@ -52,12 +67,13 @@ def available(world: World, folder: Path, peers_venv: Path | None) -> tuple[dict
             absent.append(name)
         else:
             found[name] = made
-    mlserver = None if peers_venv is None else _mlserver(world, folder, peers_venv)
-    if mlserver is None:
-        absent.append("mlserver")
-    else:
-        found["mlserver"] = mlserver
-    return found, [*absent, "bentoml"]  # BentoML's service is code of its own: not written here
+    for name, make_apart in (("mlserver", _mlserver), ("bentoml", _bentoml)):
+        made = None if peers_venv is None else make_apart(world, folder, peers_venv)
+        if made is None:
+            absent.append(name)
+        else:
+            found[name] = made
+    return found, absent
 
 
 def _fastapi(world: World, folder: Path) -> tuple[Server, bytes] | None:
@@ -119,6 +135,20 @@ def _mlserver(world: World, folder: Path, venv: Path) -> tuple[Server, bytes] | 
     environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     server = Server("mlserver", [str(program), "start", str(home)], port, environment, health="/v2/models/router/ready")
     return server, shim_world.request("/v2/models/router/infer", {"inputs": [tensor]})
+
+
+def _bentoml(world: World, folder: Path, venv: Path) -> tuple[Server, bytes] | None:
+    program = venv / "bin" / "bentoml"
+    if not program.exists():
+        return None
+    home = folder / "bentoml"
+    home.mkdir()
+    (home / "peer_bentoml.py").write_text(_SERVICE.format(model=str(_model(world))))
+    port = loading.free_port()
+    command = [str(program), "serve", "peer_bentoml:Router", "--port", str(port), "--working-dir", str(home)]
+    environment = {"OMP_NUM_THREADS": "1", "BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": str(home / "home")}
+    server = Server("bentoml", command, port, environment, health="/readyz")
+    return server, shim_world.request("/score", {"matrix": world.matrix})
 
 
 def _model(world: World) -> Path:

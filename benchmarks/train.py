@@ -1,7 +1,8 @@
 """Measures what learning costs beside bare LightGBM: ``python -m benchmarks.train``; its last line is JSON.
 
 The product's way (read the log, choose a form, fit, calibrate, evaluate on the holdout) and the same boosters fitted by
-hand on the same matrix, already in memory, run in turn in processes of their own, so that peak memory is each one's.
+hand on the same matrix, already in memory, run in turn in processes of their own, so that peak memory is each one's: the most that the process ever had in memory
+(VmHWM), less what it had when everything was imported and set up. CPU is the process's own, and says more under load.
 """
 
 import argparse
@@ -45,24 +46,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__)
     parser.add_argument("--rows", type=int, nargs="*", default=[250_000, 1_000_000], help="decisions in the log")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each side; the median counts")
+    parser.add_argument("--threads", type=int, help="of both sides; by default those of the flights' configuration")
     parser.add_argument("--data", type=Path, help="not used: the flights come from a package")
     parser.add_argument("--side", nargs=3, metavar=("NAME", "FOLDER", "AS_OF"), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.side:
         name, folder, as_of = given.side
-        print(json.dumps(SIDES[name](Path(folder), datetime.fromisoformat(as_of))))
+        print(json.dumps(SIDES[name](Path(folder), datetime.fromisoformat(as_of), given.threads)))
         return 0
     with tempfile.TemporaryDirectory() as scratch, Progress(console=Console(stderr=True), transient=True) as progress:
-        measured = dict(_measure(Path(scratch), given.rows, given.repeats, progress))
+        measured = dict(_measure(Path(scratch), given.rows, given.repeats, given.threads, progress))
     Console(width=150).print(_table(measured))
     print(json.dumps({"rows": {str(n): each for n, each in measured.items()}, "seed": 0, **_versions()}))
     return 0
 
 
-def learn(folder: Path, as_of: datetime) -> dict[str, Any]:
+def learn(folder: Path, as_of: datetime, threads: int | None) -> dict[str, Any]:
     """Read, choose, fit, calibrate and evaluate as the retraining flow does; return seconds by stage and the peak."""
-    configured = train_log.configured().streams[STREAM]
-    before, seconds, watch = _forget_peak(), {}, time.perf_counter()
+    configured = _configured(folder, threads)
+    before, seconds, watch, cpu = _forget_peak(), {}, time.perf_counter(), time.process_time()
 
     def lap(stage: str) -> None:
         nonlocal watch
@@ -70,26 +72,30 @@ def learn(folder: Path, as_of: datetime) -> dict[str, Any]:
 
     source = Snapshot(folder)
     rows = training_log.read_plain(source, STREAM, configured, as_of=as_of)
-    log = training_log.read(source, STREAM, configured, rows, as_of=as_of)
+    log = training_log.read(source, configured, rows)
+    del rows
+    training_log.give_back()  # as the flow does
     lap("features")
     made = fit.learn(log.training, configured.features, folder / "router", _subject(configured), sample=log.sample)
     compiling.compile_router(folder / "router", made.card)
     lap("fit")
     comparison.compare(log.holdout, router.load(folder / "router"), None)
     lap("evaluation")
-    return {"seconds": seconds, "bytes": _peak_bytes() - before, "n_examples": made.card.trained["n_examples"]}
+    cpu_seconds = time.process_time() - cpu
+    told = {"seconds": seconds, "cpu_seconds": cpu_seconds, "bytes": _peak_bytes() - before}
+    return {**told, "n_examples": made.card.trained["n_examples"]}
 
 
-def bare(folder: Path, _: datetime) -> dict[str, Any]:
+def bare(folder: Path, _: datetime, threads: int | None) -> dict[str, Any]:
     """Fit the boosters that the product chose, with LightGBM alone, on its matrix, binned once."""
-    training = train_log.configured().streams[STREAM].training
+    training = _configured(folder, threads).training
     card = read_card(folder / "router")
     labels = dict(
         zip(msgspec.json.decode((folder / HEADS_FILE).read_bytes()), np.load(folder / "labels.npy"), strict=True)
     )
     before, watch = _forget_peak(), time.perf_counter()
     matrix = np.load(folder / MATRIX_FILE)
-    loaded, n_numbers = time.perf_counter(), len(card.numbers)
+    loaded, cpu, n_numbers = time.perf_counter(), time.process_time(), len(card.numbers)
     data = lightgbm.Dataset(
         matrix,
         categorical_feature=list(range(n_numbers, matrix.shape[1])),
@@ -106,23 +112,30 @@ def bare(folder: Path, _: datetime) -> dict[str, Any]:
                 n_trees = Booster.load(folder / "router" / file).n_trees
                 lightgbm.train(boosting.parameters(name, training, seed=number), mine, num_boost_round=n_trees)
     seconds = {"load": loaded - watch, "fit": time.perf_counter() - loaded}
-    return {"seconds": seconds, "bytes": _peak_bytes() - before, "matrix_bytes": matrix.nbytes}
+    told = {"seconds": seconds, "cpu_seconds": time.process_time() - cpu, "bytes": _peak_bytes() - before}
+    return {**told, "matrix_bytes": matrix.nbytes}
 
 
-def keep_matrix(folder: Path, as_of: datetime) -> dict[str, Any]:
+def keep_matrix(folder: Path, as_of: datetime, threads: int | None) -> dict[str, Any]:
     """Write the matrix and labels on which both sides fit."""
-    configured = train_log.configured().streams[STREAM]
+    configured = _configured(folder, threads)
     source = Snapshot(folder)
     rows = training_log.read_plain(source, STREAM, configured, as_of=as_of)
-    log = training_log.read(source, STREAM, configured, rows, as_of=as_of).training
+    log = training_log.read(source, configured, rows).training
     material = Material.of(Examples.of(log, configured.features), configured.objective, configured.training)
-    np.save(folder / MATRIX_FILE, material.matrix)
+    np.save(folder / MATRIX_FILE, material.matrix.take(slice(None)))
     np.save(folder / "labels.npy", np.stack(list(material.labels.values())))
     (folder / HEADS_FILE).write_bytes(msgspec.json.encode(list(material.labels)))
     return {"heads": list(material.labels)}
 
 
 SIDES = {"learn": learn, "bare": bare, "keep": keep_matrix}
+
+
+def _configured(folder: Path, threads: int | None) -> Stream:
+    stream = train_log.configured(folder).streams[STREAM]
+    training = msgspec.structs.replace(stream.training, threads=threads or stream.training.threads)
+    return msgspec.structs.replace(stream, training=training)
 
 
 def _subject(configured: Stream) -> Subject:
@@ -137,7 +150,7 @@ def _subject(configured: Stream) -> Subject:
 
 
 def _measure(
-    scratch: Path, sizes: Sequence[int], repeats: int, progress: Progress
+    scratch: Path, sizes: Sequence[int], repeats: int, threads: int | None, progress: Progress
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     bar = progress.add_task("deciding flights", total=130_000)
     year = train_log.write_year(scratch / "year", on_progress=lambda n: progress.advance(bar, n))
@@ -145,18 +158,19 @@ def _measure(
     for n in sizes:
         folder = scratch / str(n)
         _, as_of = train_log.repeat(year, folder, n)
-        _run("keep", folder, as_of)
+        _run("keep", folder, as_of, threads)
         progress.advance(steps)
         sides: dict[str, list[dict[str, Any]]] = {"learn": [], "bare": []}
         for _ in range(repeats):
             for side, runs in sides.items():
-                runs.append(_run(side, folder, as_of))
+                runs.append(_run(side, folder, as_of, threads))
                 progress.advance(steps)
         yield n, _summary(sides)
 
 
-def _run(side: str, folder: Path, as_of: datetime) -> dict[str, Any]:
+def _run(side: str, folder: Path, as_of: datetime, threads: int | None) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.train", "--side", side, str(folder), as_of.isoformat()]
+    command += [] if threads is None else ["--threads", str(threads)]
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - our own module
     told: dict[str, Any] = msgspec.json.decode(said.splitlines()[-1])
     return told
@@ -166,8 +180,11 @@ def _summary(sides: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     stages = sides["learn"][0]["seconds"]
     seconds = {stage: float(np.median([run["seconds"][stage] for run in sides["learn"]])) for stage in stages}
     alone = float(np.median([run["seconds"]["fit"] for run in sides["bare"]]))
+    cpu = {side: float(np.median([run["cpu_seconds"] for run in runs])) for side, runs in sides.items()}
     matrix = sides["bare"][0]["matrix_bytes"]
     return {
+        "cpu_overhead": round(cpu["learn"] / cpu["bare"] - 1.0, 4),
+        "cpu_seconds": {side: round(each, 2) for side, each in cpu.items()},
         "overhead": round(sum(seconds.values()) / alone - 1.0, 4),
         "memory_ratio": round(max(run["bytes"] for run in sides["learn"]) / matrix, 3),
         "seconds": round(sum(seconds.values()), 2),
@@ -182,12 +199,29 @@ def _summary(sides: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
 def _table(measured: Mapping[int, Mapping[str, Any]]) -> Table:
     caption = ", ".join(f"{name} {version}" for name, version in _versions().items())
     table = Table(title="Learning beside bare LightGBM on the same matrix", caption=f"{caption}; seed 0")
-    for heading in ("decisions", "features s", "fit s", "evaluation s", "bare s", "overhead", "memory", "bare memory"):
+    for heading in (
+        "decisions",
+        "features s",
+        "fit s",
+        "evaluation s",
+        "bare s",
+        "overhead",
+        "of CPU",
+        "memory",
+        "bare memory",
+    ):
         table.add_column(heading, justify="right")
     for n, each in measured.items():
         stages = [f"{each['stages'][name]:.1f}" for name in ("features", "fit", "evaluation")]
         ratios = [f"{each['memory_ratio']:.2f} x", f"{each['bare_memory_ratio']:.2f} x"]
-        table.add_row(f"{n:,}", *stages, f"{each['bare_seconds']:.1f}", f"{each['overhead']:.0%}", *ratios)
+        table.add_row(
+            f"{n:,}",
+            *stages,
+            f"{each['bare_seconds']:.1f}",
+            f"{each['overhead']:.0%}",
+            f"{each['cpu_overhead']:.0%}",
+            *ratios,
+        )
     return table
 
 

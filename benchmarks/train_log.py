@@ -19,19 +19,22 @@ from features.warehouse import Warehouse
 from scenarios.flights import configuration, past, world
 from scenarios.flights.parcels import instants
 
+CONFIGURATION_FILE = "turnout.toml"
 YEAR = timedelta(days=364)  # whole weeks: a day of the week stays one
 CLOSED_AFTER = timedelta(days=3)  # every outcome is known by then
 
 
-def configured() -> Configuration:
-    """Return the flights' configuration."""
-    return config.parse(configuration.text(world.load(), ladder_decisions=50))
+def configured(folder: Path) -> Configuration:
+    """Return the flights' configuration as `write_year` left it in ``folder``: what a side holds is not the world's."""
+    return config.parse((folder / CONFIGURATION_FILE).read_text(encoding="utf-8"))
 
 
 def write_year(folder: Path, *, on_progress: Callable[[int], None]) -> Snapshot:
-    """Decide January to August and take it into a warehouse; return its snapshot."""
+    """Decide January to August and take it into a warehouse; return its snapshot, and leave the configuration in ``folder``."""
     whole = world.load().between(world.HISTORY_BEGINS_AT, world.LIVE_BEGINS_AT)
     text = configuration.text(world.load(), ladder_decisions=50)
+    folder.mkdir(parents=True)
+    (folder / CONFIGURATION_FILE).write_text(text, encoding="utf-8")
     with tempfile.TemporaryDirectory() as scratch:
         past.write(whole, text, Path(scratch) / "past", on_progress=on_progress)
         stored = Warehouse(Path(scratch) / "warehouse.duckdb", threads=2)
@@ -63,6 +66,7 @@ def repeat(year: Snapshot, folder: Path, n_decisions: int) -> tuple[Snapshot, da
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     manifest = Manifest(taken_at=year.manifest.taken_at, schema=year.manifest.schema, files=files)
     (folder / snapshot.MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    (folder / CONFIGURATION_FILE).write_bytes((year.folder.parent / CONFIGURATION_FILE).read_bytes())
     return Snapshot(folder), year.manifest.taken_at + n_years * YEAR
 
 

@@ -180,3 +180,14 @@ class Demotion(Part, frozen=True, kw_only=True):
     max_failure_rate: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None
     window_hours: Annotated[float, Meta(gt=0.0)] = 24.0
     alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.001
+
+
+class Live(Part, frozen=True, kw_only=True):
+    """What a shim knows of destinations beyond what a request says: their reported states, and averages of their outcomes.
+
+    A state older than ``max_age_seconds`` is treated as missing, whoever told it. Outcomes count for the averages with a
+    weight that halves every ``half_life_seconds``.
+    """
+
+    max_age_seconds: Annotated[float, Meta(gt=0.0)] = 60.0
+    half_life_seconds: Annotated[float, Meta(gt=0.0)] = 60.0

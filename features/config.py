@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from features import limits, toml_lines
-from features.choices import Demotion, Drift, Exploration, Gate, Part, PositiveInt, Training
+from features.choices import Demotion, Drift, Exploration, Gate, Live, Part, PositiveInt, Training
 from features.definitions import FeatureDefinitions
 from features.limits import LimitDefinition
 from features.objective import Objective
@@ -135,12 +135,13 @@ class Classifier(Part, frozen=True, kw_only=True):
 
 
 class Configuration(Part, frozen=True, kw_only=True):
-    """A whole ``turnout.toml``, checked."""
+    """A whole ``turnout.toml``, checked. Without ``live`` only what a request itself says of destinations is used."""
 
     streams: dict[Identifier, Stream]
     destinations: dict[Identifier, Destination]
     rules: tuple[Rule, ...] = ()
     forecast: Forecast | None = None
+    live: Live | None = None
     classifiers: dict[ClassifierName, Classifier] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:

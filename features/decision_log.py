@@ -146,6 +146,24 @@ class DecisionLog:
             probes=None if probes is None else replace(probes, row=place_of[probes.row]),
         )
 
+    def revealed_alone(self) -> "DecisionLog":
+        """Return the log without the rows whose outcome nobody knows; itself if there are none."""
+        known = np.zeros(int(self.offsets[-1]), np.bool_)
+        known[self.revealed().row] = True
+        if known.all():
+            return self
+        place_of = np.cumsum(known) - 1
+        return replace(
+            self,
+            offsets=np.concatenate(([0], place_of + 1))[self.offsets],
+            chosen=place_of[self.chosen],
+            numbers=self.numbers[known],
+            categories=[column.take(known) for column in self.categories],
+            destination=self.destination.take(known),
+            policies={name: column[known] for name, column in self.policies.items()},
+            probes=None if self.probes is None else replace(self.probes, row=place_of[self.probes.row]),
+        )
+
     def split(self, holdout_share: float) -> tuple["DecisionLog", "DecisionLog"]:
         """Return the earlier and the later part, as `later_part` cuts them; raises as it does."""
         late = later_part(self.decided_at, self.cluster, holdout_share)

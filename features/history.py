@@ -20,10 +20,11 @@ from features.warehouse import Source
 TRAINABLE = ("observed", "timeout")
 PLAIN = (
     *("decision_id", "decided_at", "arm_unit", "assigned", "propensity", "feature_set", "content", "explored"),
-    *("success", "latency_ms", "cost_usd", "status"),
+    *("success", "latency_ms", "cost_usd", "status", "probes"),
 )
-# What a fit reads: of every decision the candidates whose outcome is known.
-REVEALED = (*PLAIN, "destinations", "eligible", "assigned_index", "numbers", "categories", "probes")
+CANDIDATES = ("destinations", "eligible", "assigned_index", "numbers", "categories")
+POLICIES = ("policies", "champion")
+_TOLD_APART_BY = ("explored", "feature_set", "content")  # all rows that may be trained on say the same
 _US_PER_MINUTE = 60_000_000
 
 
@@ -55,8 +56,6 @@ def rewards(
     until: datetime | None = None,
     names: Sequence[str] = (),
     one_in: int = 1,
-    among: Sequence[str] | None = None,
-    revealed_only: bool = False,
 ) -> pa.Table:
     """Return every decision of ``stream`` made in [``since``, ``until``), with its reward as known at ``as_of``.
 
@@ -65,9 +64,7 @@ def rewards(
     outcomes within the window the one of the highest attempt counts, of one attempt the one that the assigned
     destination served. An outcome observed after the window never counts: what a gate has counted stays as it was.
 
-    With ``names`` only those columns are read: `PLAIN` are all that are no vectors, a few bytes a row. With ``among`` only
-    the decisions of these ids are. ``revealed_only`` lists of every decision the candidates whose outcome is known alone
-    (``destinations``, ``eligible``, ``assigned_index``, ``numbers``, ``categories``).
+    With ``names`` only those columns are read: `PLAIN` are what training must know beside the vectors, a few bytes a row.
 
     ``reward`` is null while open; ``lost`` and ``censored`` take the objective's default. An outcome is taken as known
     from ``observed_at`` on, whenever it was ingested, so that logs of the past can be replayed.
@@ -75,10 +72,11 @@ def rewards(
     Decisions whose outcomes come fast close before slower ones of the same age: end ``until`` one window before
     ``as_of`` where that would bias. Of every ``one_in`` decisions one is returned, drawn by a hash of its id.
     """
-    chosen = {"one_in": one_in, "among": among, "revealed_only": revealed_only}
-    parameters = {"stream": stream, "as_of": as_of, "since": since, "until": until, **chosen}
+    parameters = {"stream": stream, "as_of": as_of, "since": since, "until": until, "one_in": one_in}
     window_us = int(objective.window_minutes * _US_PER_MINUTE)
     with source.transaction() as session:
+        if names and set(names) <= set(PLAIN):
+            session.spare_memory()
         table = session.query("rewards", columns=names, window_us=window_us, **parameters)
     still_open = pc.equal(table["status"], "open").to_numpy()
     return table.append_column("reward", pa.array(_reward(table, objective), mask=still_open))
@@ -114,7 +112,33 @@ def training_rows(
         pa.scalar("other_classifier"),
     )
     left_out = {count["values"]: count["counts"] for count in pc.value_counts(reason.drop_null()).to_pylist()}
-    return TrainingRows(table=table.filter(pc.is_null(reason)), left_out=left_out)
+    kept = table.drop_columns(list(_TOLD_APART_BY)).filter(pc.is_null(reason))
+    return TrainingRows(table=kept, left_out=left_out)
+
+
+def add_candidates(
+    source: Source, plain: pa.Table, *, whole: NDArray[np.bool_], names: Sequence[str] = CANDIDATES
+) -> pa.Table:
+    """Return the rows of ``plain`` (of `rewards`, by `PLAIN`, rising in time) with the columns ``names`` of their candidates.
+
+    Listed are all candidates of a decision that is wanted ``whole`` (bool[n]), of the others those whose outcome is known.
+    """
+    told = plain["probes"].to_pylist()
+    probed = [None if probes is None else [probe["served"] for probe in probes] for probes in told]
+    planned = {
+        "decision_id": plain["decision_id"],
+        "planned_place": np.arange(plain.num_rows),
+        "whole": whole,
+        "probed": pa.array(probed, pa.list_(pa.string())),
+    }
+    since, until = plain["decided_at"][0].as_py(), plain["decided_at"][-1].as_py()
+    with source.transaction() as session:
+        session.stage("planned", pa.table(planned))
+        found = session.query("candidates", columns=("planned_place", *names), since=since, until=until)
+    found = found.take(np.argsort(found["planned_place"].to_numpy()))
+    for name in names:
+        plain = plain.append_column(name, found[name])
+    return plain
 
 
 def count_decisions(

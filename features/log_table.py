@@ -31,8 +31,10 @@ def from_table(table: pa.Table, definitions: FeatureDefinitions, *, cluster_by: 
     lengths = pc.list_value_length(table["eligible"]).to_numpy()
     starts = np.concatenate(([0], np.cumsum(lengths)))
     kept_before = np.concatenate(([0], np.cumsum(eligible)))
-    mask = pa.array(eligible)
-    categories = _matrix(_flat(table["categories"]).filter(mask), len(definitions.categories))
+    numbers, categories = (_flat(table[name]) for name in ("numbers", "categories"))
+    if not eligible.all():
+        numbers, categories = (rows.filter(pa.array(eligible)) for rows in (numbers, categories))
+    categories = _matrix(categories, len(definitions.categories))
     return DecisionLog(
         decision_id=table["decision_id"].to_numpy(),
         decided_at=table["decided_at"].cast(pa.timestamp("us")).to_numpy(),
@@ -44,7 +46,7 @@ def from_table(table: pa.Table, definitions: FeatureDefinitions, *, cluster_by: 
         success=_floats(table["success"]),
         latency_ms=_floats(table["latency_ms"]),
         cost_usd=_floats(table["cost_usd"]),
-        numbers=_floats(_matrix(_flat(table["numbers"]).filter(mask), len(definitions.numbers))).reshape(
+        numbers=_floats(_matrix(numbers, len(definitions.numbers))).reshape(
             int(eligible.sum()), len(definitions.numbers)
         ),
         categories=[

@@ -6,32 +6,35 @@ order of time: all candidates of the holdout and of the sample on which forms co
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features import decision_log, history, log_table
 from features.config import Stream
 from features.decision_log import DecisionLog, Revealed
+from features.definitions import FeatureDefinitions
 from features.history import TrainingRows
 from features.vector import CategoryColumn
 from features.warehouse import Source
 
+Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Instants = NDArray[np.datetime64]
+Mask = NDArray[np.bool_]
 
-WHOLE_AT_ONCE = 50_000  # decisions with all their candidates
-REVEALED_AT_ONCE = 200_000  # with a candidate each, or few
+WHOLE_AT_ONCE = 20_000  # decisions with all their candidates
+REVEALED_AT_ONCE = 50_000  # with a candidate each, or few; fewer are dear, since the file is read in larger pieces
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingLog:
     """``training`` holds the revealed rows alone, ``holdout`` the later part whole.
 
-    ``sample`` is all candidates of some of ``training``, None where no forms compete.
+    ``sample`` is all candidates of some of ``training``, None where no forms compete. Policies as logged are the holdout's
+    alone: nothing is fitted on them.
     """
 
     training: DecisionLog
@@ -46,18 +49,18 @@ def read_plain(
 
     ``content`` is the digest of the classifier whose answers the vectors must hold, None for none.
     """
-    return _Reader(source, stream, configured, as_of, content).rows(names=history.PLAIN)
+    return history.training_rows(
+        source,
+        stream,
+        objective=configured.objective,
+        feature_set=configured.features.version,
+        content=content,
+        as_of=as_of,
+        names=tuple(name for name in history.PLAIN if name != "arm_unit" or configured.cluster == "key"),
+    )
 
 
-def read(
-    source: Source,
-    stream: str,
-    configured: Stream,
-    rows: TrainingRows,
-    *,
-    as_of: datetime,
-    content: str | None = None,
-) -> TrainingLog:
+def read(source: Source, configured: Stream, rows: TrainingRows) -> TrainingLog:
     """Read the log that ``rows`` (of `read_plain`, from the same source with the same choices) lists.
 
     Raises
@@ -65,79 +68,76 @@ def read(
     ValueError
         If there are no rows, or nothing is left to train on beside the holdout.
     """
-    if not rows.table.num_rows:
+    table, settings = rows.table, configured.training
+    if not table.num_rows:
         raise ValueError("no closed decisions")
-    settings = configured.training
-    plan = _Plan.of(rows.table, configured)
-    late = decision_log.later_part(plan.decided_at, plan.cluster, settings.holdout_share)
+    cluster = log_table.clusters(table, configured.cluster, configured.features.zone)
+    decided_at = table["decided_at"].cast(pa.timestamp("us")).to_numpy()
+    late = decision_log.later_part(decided_at, cluster, settings.holdout_share)
     early = np.flatnonzero(~late)
-    compared = early[decision_log.random_place(plan.cluster[early], settings.seed) < settings.contest_decisions]
-    reader = _Reader(source, stream, configured, as_of, content)
-    return TrainingLog(
-        training=reader.log(plan, early, revealed_only=True),
-        sample=reader.log(plan, compared) if compared.size else None,
-        holdout=reader.log(plan, np.flatnonzero(late)),
-    )
+    sampled = np.zeros(len(late), np.bool_)
+    sampled[early] = decision_log.random_place(cluster[early], settings.seed) < settings.contest_decisions
+    reader = _Reader(source, table, cluster, configured.features)
+    training, sample = reader.revealed(early, sampled)
+    holdout = reader.whole(np.flatnonzero(late))
+    give_back()
+    return TrainingLog(training=training, sample=sample, holdout=holdout)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Which decisions there are, rising in time, and which of them share fate."""
-
-    decision_id: pa.ChunkedArray
-    decided_at: Instants
-    cluster: Integers
-
-    @classmethod
-    def of(cls, table: pa.Table, configured: Stream) -> "_Plan":
-        cluster = log_table.clusters(table, configured.cluster, configured.features.zone)
-        return cls(table["decision_id"], table["decided_at"].cast(pa.timestamp("us")).to_numpy(), cluster)
-
-    def windows(self, places: Integers, n_at_once: int) -> Iterator[tuple[Integers, dict[str, Any]]]:
-        """Yield the ``places`` some at a time, each with what makes a query return just those decisions."""
-        for at in (places[start : start + n_at_once] for start in range(0, len(places), n_at_once)):
-            since, last = self.decided_at[at[0]], self.decided_at[at[-1]]
-            n_within = np.searchsorted(self.decided_at, last, "right") - np.searchsorted(self.decided_at, since)
-            among = None if n_within == len(at) else self.decision_id.take(pa.array(at)).to_pylist()
-            yield at, {"since": _instant(since), "until": _instant(last + np.timedelta64(1, "us")), "among": among}
+def give_back() -> None:
+    """Give back to the system what Arrow keeps of tables that nobody holds any more: as much as they were."""
+    pa.default_memory_pool().release_unused()
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """Asks ``source`` for the rows that may be trained on."""
+    """Reads the candidates of the decisions in a ``table`` that rises in time; ``cluster`` says which of them share fate."""
 
     source: Source
-    stream: str
-    configured: Stream
-    as_of: datetime
-    content: str | None
+    table: pa.Table
+    cluster: Integers
+    features: FeatureDefinitions
 
-    def rows(self, **chosen: Any) -> TrainingRows:
-        return history.training_rows(
-            self.source,
-            self.stream,
-            objective=self.configured.objective,
-            feature_set=self.configured.features.version,
-            content=self.content,
-            as_of=self.as_of,
-            **chosen,
-        )
+    def revealed(self, places: Integers, sampled: Mask) -> tuple[DecisionLog, DecisionLog | None]:
+        """Return the rows of ``places`` whose outcome is known, and all rows of those of them that are ``sampled``."""
+        known, whole = [], []
+        n_most = len(places) + len(pc.list_flatten(self.table["probes"]))
+        numbers, n_rows = np.empty((n_most, len(self.features.numbers))), 0  # at once: pieces would stand beside it
+        for at in _windows(places, REVEALED_AT_ONCE):
+            log = self._window(at, whole=sampled[at])
+            if sampled[at].any():
+                whole.append(log.take(sampled[at]))
+            log = log.revealed_alone()
+            numbers[n_rows : (n_rows := n_rows + len(log.numbers))] = log.numbers
+            known.append(_without_numbers(log))
+            del log  # else it stands beside the next window
+        return concatenate(known, numbers[:n_rows]), concatenate(whole) if whole else None
 
-    def log(self, plan: _Plan, places: Integers, *, revealed_only: bool = False) -> DecisionLog:
-        """Return the decisions at ``places``, with all candidates or those alone whose outcome is known."""
-        parts = []
-        names = history.REVEALED if revealed_only else ()
-        for at, window in plan.windows(places, REVEALED_AT_ONCE if revealed_only else WHOLE_AT_ONCE):
-            table = self.rows(**window, names=names, revealed_only=revealed_only).table
-            log = log_table.from_table(table, self.configured.features, cluster_by="decision")
-            parts.append(replace(log, cluster=plan.cluster[at]))
-        return concatenate(parts)
+    def whole(self, places: Integers) -> DecisionLog:
+        """Return all rows of ``places``, with the policies that took part."""
+        names = (*history.CANDIDATES, *history.POLICIES)
+        everything = np.ones(min(WHOLE_AT_ONCE, len(places)), np.bool_)
+        windows = _windows(places, WHOLE_AT_ONCE)
+        return concatenate([self._window(at, whole=everything[: len(at)], names=names) for at in windows])
+
+    def _window(self, at: Integers, *, whole: Mask, names: Sequence[str] = history.CANDIDATES) -> DecisionLog:
+        give_back()
+        found = history.add_candidates(self.source, self.table.take(pa.array(at)), whole=whole, names=names)
+        return replace(log_table.from_table(found, self.features, cluster_by="decision"), cluster=self.cluster[at])
 
 
-def concatenate(parts: list[DecisionLog]) -> DecisionLog:
-    """Return the logs one after the other; ``parts`` lose their vectors on the way, so that these never stand twice."""
+def _windows(places: Integers, n_at_once: int) -> Iterator[Integers]:
+    """Yield ``places`` some at a time; what lies near in time lies near on the disk."""
+    return (places[start : start + n_at_once] for start in range(0, len(places), n_at_once))
+
+
+def concatenate(parts: list[DecisionLog], numbers: Floats | None = None) -> DecisionLog:
+    """Return the logs one after the other; ``parts`` lose their vectors on the way, so that these never stand twice.
+
+    With ``numbers`` (float64[n_rows, n_numbers]) those are all parts' vectors, which they hold no more.
+    """
     if len(parts) == 1:
-        return parts[0]
+        return parts[0] if numbers is None else replace(parts[0], numbers=numbers)
     n_rows = [int(part.offsets[-1]) for part in parts]
     starts = np.concatenate(([0], np.cumsum(n_rows)))
     offsets = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=False)]
@@ -145,7 +145,7 @@ def concatenate(parts: list[DecisionLog]) -> DecisionLog:
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*plain, "timed_out")}
     return DecisionLog(
         **joined,
-        numbers=_drain(parts, starts),
+        numbers=_drain(parts, starts) if numbers is None else numbers,
         offsets=np.concatenate(([0], *offsets)),
         chosen=np.concatenate([part.chosen + start for part, start in zip(parts, starts, strict=False)]),
         categories=[_join(columns) for columns in zip(*(part.categories for part in parts), strict=True)],
@@ -156,13 +156,19 @@ def concatenate(parts: list[DecisionLog]) -> DecisionLog:
     )
 
 
-def _drain(parts: list[DecisionLog], starts: Integers) -> NDArray[np.float64]:
+def _drain(parts: list[DecisionLog], starts: Integers) -> Floats:
     """Move the vectors of ``parts`` into one matrix."""
     numbers = np.empty((int(starts[-1]), parts[0].numbers.shape[1]))
     for place, part in enumerate(parts):
         numbers[starts[place] : starts[place + 1]] = part.numbers
-        parts[place] = replace(part, numbers=part.numbers[:0].copy())
+        parts[place] = _without_numbers(part)
+        del part
+        give_back()
     return numbers
+
+
+def _without_numbers(log: DecisionLog) -> DecisionLog:
+    return replace(log, numbers=log.numbers[:0].copy())
 
 
 def _join(columns: Sequence[CategoryColumn]) -> CategoryColumn:
@@ -178,7 +184,7 @@ def _join_champions(parts: Sequence[DecisionLog]) -> NDArray[np.object_] | None:
     return np.concatenate(told) if len(told) == len(parts) else None
 
 
-def _join_policies(parts: Sequence[DecisionLog], n_rows: Sequence[int]) -> dict[str, NDArray[np.float64]]:
+def _join_policies(parts: Sequence[DecisionLog], n_rows: Sequence[int]) -> dict[str, Floats]:
     names = {name: None for part in parts for name in part.policies}
     sized = list(zip(parts, n_rows, strict=True))
     return {
@@ -196,8 +202,3 @@ def _join_probes(parts: Sequence[DecisionLog], starts: Integers) -> Revealed | N
     for each in probes[1:]:
         joined = each if joined is None else joined.beside(each)
     return joined
-
-
-def _instant(at: np.datetime64) -> datetime:
-    naive: datetime = at.astype("datetime64[us]").item()
-    return naive.replace(tzinfo=UTC)

@@ -60,8 +60,7 @@ def validate_rows(wired: Wiring, stream: str, rows: TrainingRows) -> BatchVerdic
 
 def read_log(wired: Wiring, stream: str, source: Source, rows: TrainingRows) -> TrainingLog:
     """Return the log with its vectors: what is fitted on, where forms compete, and the later part that judges."""
-    configured, content = wired.configuration.streams[stream], wired.classifier(stream)
-    return training_log.read(source, stream, configured, rows, as_of=wired.now, content=content)
+    return training_log.read(source, wired.configuration.streams[stream], rows)
 
 
 def screen_log(wired: Wiring, stream: str, source: Source, rows: TrainingRows, log: TrainingLog) -> LeakageVerdict:
@@ -88,6 +87,7 @@ def fit_candidate(wired: Wiring, stream: str, log: TrainingLog) -> Candidate:
         Naming a limit that cannot be met, and the least that any choice would use.
     """
     configured = wired.configuration.streams[stream]
+    training_log.give_back()  # of the rows that were planned with: a fit needs the room
     window = log.training.decided_at
     folder = wired.workspace(f"router-{stream}-{wired.now:%Y%m%dT%H%M%S}")
     subject = Subject(
@@ -231,6 +231,7 @@ def retrain(stream: str, as_of: str | None = None) -> dict[str, Any]:
     screened = _screen(wired, stream, source, rows, log)
     if screened.state != "passed":
         return publish("retrain", {"state": "skipped", "stream": stream, "reasons": screened.reasons})
+    del rows  # the log says it all
     candidate = _fit(wired, stream, log)
     compared = _compare(wired, stream, candidate)
     verdict = gate.judge(compared, wired.configuration.streams[stream].gate)

@@ -1,4 +1,4 @@
-"""Trains LightGBM on one matrix that is binned once: every head, fold and destination reads the same bins."""
+"""Trains LightGBM on rows that are binned once: every head, fold and destination reads the same bins."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.choices import Training
+from models import binning
+from models.binning import ROWS_AT_ONCE
 from models.card import HeadName
+from models.encoding import EncodedRows
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -18,25 +21,18 @@ N_SHARED_ROWS = 10_000  # with fewer, threads wait for each other longer than th
 
 
 class Trainer:
-    """A binned matrix, float64[n, n_features], and the settings that all boosters on it share.
+    """Encoded rows, binned, and the settings that all boosters on them share.
 
-    The same matrix, labels, settings and number of threads give the same bytes.
+    The same rows, labels, settings and number of threads give the same bytes.
     """
 
     def __init__(
-        self, matrix: Floats, number_names: Sequence[str], category_names: Sequence[str], settings: Training
+        self, rows: EncodedRows, number_names: Sequence[str], category_names: Sequence[str], settings: Training
     ) -> None:
-        """Bin ``matrix``: numbers as they are, then categories as codes; it is not kept."""
+        """Bin ``rows``, which are not kept."""
         self.settings = settings
-        self._data = lightgbm.Dataset(
-            matrix,
-            label=np.zeros(len(matrix)),
-            feature_name=[*number_names, *category_names],
-            categorical_feature=list(range(len(number_names), matrix.shape[1])),
-            params=_bin_parameters(settings),
-            free_raw_data=True,
-        ).construct()
-        self._n_rows = len(matrix)
+        self._data = binning.bin_rows(rows, number_names, category_names, _bin_parameters(settings))
+        self._n_rows = len(rows)
 
     def fit(
         self, name: HeadName, labels: Floats, weight: Floats, *, rows: Integers, rounds: int, number: int = 0
@@ -90,6 +86,12 @@ def predict(boosters: Fitted, matrix: Floats, *, rounds: int, threads: int) -> F
     for booster in boosters:
         total += booster.predict(matrix, num_iteration=rounds, num_threads=threads)
     return total / len(boosters)
+
+
+def predict_rows(booster: lightgbm.Booster, rows: EncodedRows, at: Integers, *, rounds: int, threads: int) -> Floats:
+    """Return what ``booster`` predicts of the rows ``at``, float64[n_at], some at a time."""
+    pieces = (at[start : start + ROWS_AT_ONCE] for start in range(0, len(at), ROWS_AT_ONCE))
+    return np.concatenate([predict([booster], rows.take(some), rounds=rounds, threads=threads) for some in pieces])
 
 
 def rows_by_destination(destination: Integers, known: Integers, n_least: int) -> Mapping[int, Integers]:

@@ -27,7 +27,7 @@ from models.calibration import Scaling
 from models.card import Contest, Contestant, HeadName
 from models.encoding import Encoder
 from models.examples import Examples, TrainingRefusedError
-from models.heads import HeadFit, Material, Rounds, destination_codes, promised_ms
+from models.heads import HeadFit, Material, Rounds, column_place, destination_codes, promised_ms
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -136,8 +136,10 @@ def _nothing_yet(heads: Sequence[HeadName], settings: Training, n_rows: int) -> 
 def _fill(crossed: Crossed, head: HeadFit, matrix: Floats, at: Integers, numbers: Sequence[str]) -> None:
     """Fit a head's parts and write what they say of the rows ``at``, whose encoded ``matrix`` is float64[n_at, n_features]."""
     material, settings = head.material, head.material.settings
-    promised = promised_ms(matrix, numbers, settings.latency_offset) if head.name == "latency_ms" else 0.0
-    destination = destination_codes(matrix, numbers, material.orders, material.destination_column)
+    promise = column_place(numbers, material.orders, settings.latency_offset if head.name == "latency_ms" else None)
+    promised = 0.0 if promise is None else promised_ms(matrix[:, promise])
+    place = column_place(numbers, material.orders, material.destination_column)
+    destination = np.full(len(matrix), -1) if place is None else destination_codes(matrix[:, place])
     tried, pooled = tried_rounds(settings), head.pooled(settings.rounds)
     for place, rounds in enumerate(tried):
         said = boosting.predict(pooled, matrix, rounds=rounds, threads=settings.threads)

@@ -1,6 +1,7 @@
 """From feature vectors to the matrix a booster reads: numbers as they are, categories as codes in the card's order."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +9,9 @@ from numpy.typing import NDArray
 from features.vector import CategoryColumn
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 MISSING = float("nan")
-_ROWS_AT_ONCE = 65_536
+EVERY = slice(None)
 _KEPT_EVENTS = 128  # whose candidates' categories are kept with their codes: many events have the same ones
 
 
@@ -43,16 +45,56 @@ class Encoder:
             self._kept[categories] = matrix
         return matrix
 
-    def columns(
-        self, numbers: Floats, categories: Sequence[CategoryColumn], rows: NDArray[np.int64] | None = None
-    ) -> Floats:
-        """Return the same matrix for a whole log, one `CategoryColumn` per category; or for these ``rows`` of it."""
-        n_rows, n_numbers = len(numbers) if rows is None else len(rows), numbers.shape[1]
-        matrix = np.empty((n_rows, n_numbers + len(self._codes)))
-        for at in (slice(start, start + _ROWS_AT_ONCE) for start in range(0, n_rows, _ROWS_AT_ONCE)):
-            matrix[at, :n_numbers] = numbers[at if rows is None else rows[at]]  # a whole copy would double the memory
-        for column, (category, codes) in enumerate(zip(categories, self._codes, strict=True)):
-            known = np.array([codes.get(value, MISSING) for value in category.values] + [MISSING])
-            wanted = category.codes if rows is None else category.codes[rows]
-            matrix[:, n_numbers + column] = known[wanted]  # -1 reads the last: missing
+    def over(
+        self, numbers: Floats, categories: Sequence[CategoryColumn], rows: Integers | None = None
+    ) -> "EncodedRows":
+        """Return the rows of a log, or these ``rows`` of it, that are encoded as they are asked for."""
+        pairs = zip(categories, self._codes, strict=True)
+        known = [
+            np.array([codes.get(value, MISSING) for value in column.values] + [MISSING]) for column, codes in pairs
+        ]
+        return EncodedRows(numbers, [column.codes for column in categories], known, rows)
+
+    def columns(self, numbers: Floats, categories: Sequence[CategoryColumn]) -> Floats:
+        """Return the same matrix for a whole log, one `CategoryColumn` per category."""
+        return self.over(numbers, categories).take(slice(None))
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """What a booster reads of a log, float64[n, n_numbers + n_categories], made in pieces: it never stands whole.
+
+    ``codes`` are each category's of the log, ``known`` what each of them is encoded as, the last for what is missing;
+    ``rows`` (int64[n]) are those of the log that are meant, None for all.
+    """
+
+    numbers: Floats
+    codes: Sequence[Integers]
+    known: Sequence[Floats]
+    rows: Integers | None = None
+
+    def __len__(self) -> int:
+        return len(self.numbers) if self.rows is None else len(self.rows)
+
+    @property
+    def n_features(self) -> int:
+        """How many columns there are."""
+        return int(self.numbers.shape[1]) + len(self.codes)
+
+    def column(self, place: int, at: slice | NDArray[np.integer] = EVERY) -> Floats:
+        """Return one column of the rows ``at``, float64[n_at]."""
+        where = at if self.rows is None else self.rows[at]
+        beyond = place - self.numbers.shape[1]
+        # A code of -1 reads the last of what is known: missing.
+        cells: Floats = self.numbers[where, place] if beyond < 0 else self.known[beyond][self.codes[beyond][where]]
+        return cells
+
+    def take(self, at: slice | NDArray[np.integer]) -> Floats:
+        """Return the rows ``at``, float64[n_at, n_features]."""
+        n_rows = len(range(len(self))[at]) if isinstance(at, slice) else len(at)
+        matrix = np.empty((n_rows, self.n_features))
+        n_numbers = self.numbers.shape[1]
+        matrix[:, :n_numbers] = self.numbers[at if self.rows is None else self.rows[at]]
+        for place in range(n_numbers, self.n_features):
+            matrix[:, place] = self.column(place, at)
         return matrix

@@ -18,6 +18,7 @@ from models import contest, router
 from models.boosting import Fitted
 from models.card import CARD_FILE, Card, Head, HeadName, Quantile
 from models.contest import Choice
+from models.encoding import EncodedRows, Encoder
 from models.examples import Examples, TrainingRefusedError
 from models.heads import MAX_CATEGORIES, Material, Rounds
 
@@ -78,8 +79,8 @@ def learn(
     choice = contest.hold(compared, features, subject.objective, alone, subject.limited)
     choice = replace(choice, rounds={})  # a sample asks for fewer than the whole log can bear
     n_kept = min(settings.contest_decisions, int(CALIBRATION_SHARE * log.n_decisions))
-    fitted = train(Examples.of(log, features, place >= n_kept), folder, subject, choice)
-    return _calibrate(folder, fitted, log.take(place < n_kept))
+    card, _ = _fit(Examples.of(log, features, place >= n_kept), folder, subject, choice)
+    return _calibrate(folder, card, log.take(place < n_kept))
 
 
 def train(examples: Examples, folder: Path, subject: Subject, choice: Choice | None = None) -> router.Router:
@@ -94,6 +95,11 @@ def train(examples: Examples, folder: Path, subject: Subject, choice: Choice | N
     TrainingRefusedError
         If there are too few rows, a label has one class or is not finite, or a feature is infinite.
     """
+    return _finish(folder, *_fit(examples, folder, subject, choice))
+
+
+def _fit(examples: Examples, folder: Path, subject: Subject, choice: Choice | None) -> tuple[Card, EncodedRows]:
+    """Fit every head and save its boosters; return the card, which is not written yet, and the rows that were fitted on."""
     settings = subject.settings
     chosen = choice or Choice(form=settings.forms[0])
     material = Material.of(examples, subject.objective, settings, subject.limited)
@@ -122,7 +128,7 @@ def train(examples: Examples, folder: Path, subject: Subject, choice: Choice | N
         quantiles=_quantiles(settings) if "log_latency" in heads else (),
         contest=chosen.contest,
     )
-    return _finish(folder, card, material.matrix)
+    return card, material.matrix
 
 
 def _fit_head(folder: Path, name: HeadName, material: Material, choice: Choice) -> Head:
@@ -156,23 +162,24 @@ def _quantiles(settings: Training) -> tuple[Quantile, ...]:
     return tuple(Quantile(level=q, name=f"latency_p{100 * q:g}_ms") for q in settings.latency_quantiles)
 
 
-def _finish(folder: Path, card: Card, matrix: Floats) -> router.Router:
+def _finish(folder: Path, card: Card, matrix: EncodedRows) -> router.Router:
     """Write the card with the bounds that its values keep on ``matrix``, and the golden rows; return the router."""
     _write_card(folder, card)
-    some = matrix[:: max(1, len(matrix) // N_VALUE_ROWS)]
+    some = matrix.take(slice(None, None, max(1, len(matrix) // N_VALUE_ROWS)))
     values = card.objective.clip(router.load(folder).score_matrix(some).value)
     low, high = np.quantile(values, (VALUE_TAIL, 1.0 - VALUE_TAIL)).tolist()
     if low < high:  # a router that says the same of everything keeps the objective's own bounds
         _write_card(folder, msgspec.structs.replace(card, value_low=low, value_high=high))
     loaded = router.load(folder)
-    router.save_golden(folder, loaded, _golden_rows(matrix))
+    router.save_golden(folder, loaded, _golden_rows(matrix.take(slice(64 * N_GOLDEN_ROWS))))
     return loaded
 
 
-def _calibrate(folder: Path, fitted: router.Router, kept: DecisionLog) -> router.Router:
-    """Calibrate a router on decisions that were kept from its fit, and write it anew."""
-    card, matrix = fitted.card, fitted.encode_log(kept.numbers, kept.categories)
-    raw = router.Router(_uncalibrated(card), fitted.boosters).predict_heads(matrix)
+def _calibrate(folder: Path, card: Card, kept: DecisionLog) -> router.Router:
+    """Calibrate a router on decisions that were kept from its fit, and finish it."""
+    _write_card(folder, _uncalibrated(card))
+    matrix = Encoder(card.categories).over(kept.numbers, kept.categories)
+    raw = router.load(folder).predict_heads(matrix.take(slice(None)))
     heads = dict(card.heads)
     if "success_probability" in raw:
         scaling = contest.fit_scaling(raw["success_probability"], kept)
@@ -193,5 +200,5 @@ def _write_card(folder: Path, card: Card) -> None:
 
 def _golden_rows(matrix: Floats) -> Floats:
     """Pick rows by their own content, so that the same data give the same golden rows in any order."""
-    keys = [hashlib.sha256(row.tobytes()).digest() for row in matrix[: 64 * N_GOLDEN_ROWS]]
+    keys = [hashlib.sha256(row.tobytes()).digest() for row in matrix]
     return matrix[sorted(range(len(keys)), key=keys.__getitem__)[:N_GOLDEN_ROWS]]

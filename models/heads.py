@@ -13,7 +13,7 @@ from features.vector import CategoryColumn
 from models import boosting, durations, examples, partition
 from models.boosting import Fitted, Trainer
 from models.card import HeadName
-from models.encoding import Encoder
+from models.encoding import EncodedRows, Encoder
 from models.examples import Examples
 
 Floats = NDArray[np.float64]
@@ -35,11 +35,11 @@ class Rounds:
 class Material:
     """Examples made ready: encoded, binned once, weighed, with the labels of every head.
 
-    ``matrix`` float64[n, n_features]; ``orders`` are the categories in the order of their codes; ``destination`` int64[n] is the code of each example's
+    ``matrix`` is encoded where it is asked for; ``orders`` are the categories in the order of their codes; ``destination`` int64[n] is the code of each example's
     destination, -1 where the vectors do not say it; ``promised`` float64[n] the offset in ms, 0 without one.
     """
 
-    matrix: Floats
+    matrix: EncodedRows
     orders: dict[str, tuple[str, ...]]
     destination_column: str | None
     trainer: Trainer
@@ -57,15 +57,17 @@ class Material:
         labels = examples.labels(given, objective, settings, limited)
         columns = zip(given.category_names, given.categories, strict=True)
         orders = {name: category_order(column, given.rows) for name, column in columns}
-        matrix = Encoder(orders).columns(given.numbers, given.categories, given.rows)
+        matrix = Encoder(orders).over(given.numbers, given.categories, given.rows)
+        place = column_place(given.number_names, orders, given.destination_column)
+        promise = column_place(given.number_names, orders, settings.latency_offset)
         return cls(
             matrix=matrix,
             orders=orders,
             destination_column=given.destination_column,
             trainer=Trainer(matrix, given.number_names, given.category_names, settings),
             weight=given.weights(settings.max_weight),
-            destination=destination_codes(matrix, given.number_names, orders, given.destination_column),
-            promised=promised_ms(matrix, given.number_names, settings.latency_offset),
+            destination=np.full(len(given), -1) if place is None else destination_codes(matrix.column(place)),
+            promised=np.zeros(len(given)) if promise is None else promised_ms(matrix.column(promise)),
             censored=given.censored,
             labels=labels,
             settings=settings,
@@ -74,7 +76,7 @@ class Material:
     @property
     def destination_place(self) -> int:
         """Which column of the matrix is the destination, -1 if none is."""
-        column, n_numbers = self.destination_column, self.matrix.shape[1] - len(self.orders)
+        column, n_numbers = self.destination_column, self.matrix.n_features - len(self.orders)
         return -1 if column is None else n_numbers + list(self.orders).index(column)
 
     def head(self, name: HeadName, rows: Integers) -> "HeadFit":
@@ -93,8 +95,8 @@ class Material:
             predicted = np.empty(len(bounds))
             for mine, other in (halves, halves[::-1]):
                 booster = self.trainer.fit("log_latency", target, self.weight, rows=other, rounds=rounds)
-                predicted[mine] = boosting.predict(
-                    [booster], self.matrix[mine], rounds=rounds, threads=self.settings.threads
+                predicted[mine] = boosting.predict_rows(
+                    booster, self.matrix, mine, rounds=rounds, threads=self.settings.threads
                 )
             residual = (bounds - predicted)[known]
             target[known] = durations.impute(bounds[known], predicted[known], residual, self.censored[known])
@@ -150,18 +152,16 @@ def category_order(column: CategoryColumn, rows: Integers | None = None) -> tupl
     return tuple(sorted(column.values[code] for code in frequent if counts[code]))
 
 
-def destination_codes(
-    matrix: Floats, numbers: Sequence[str], orders: Mapping[str, object], column: str | None
-) -> Integers:
-    """Return the destination of each encoded row as its code, int64[n]; -1 where it is not known."""
-    if column is None:
-        return np.full(len(matrix), -1, np.int64)
-    codes: Integers = np.nan_to_num(matrix[:, len(numbers) + list(orders).index(column)], nan=-1.0).astype(np.int64)
-    return codes
+def column_place(numbers: Sequence[str], categories: Mapping[str, object], column: str | None) -> int | None:
+    """Return where ``column`` stands in the matrix: numbers come first; None if none is asked for."""
+    return None if column is None else [*numbers, *categories].index(column)
 
 
-def promised_ms(matrix: Floats, numbers: Sequence[str], offset: str | None) -> Floats:
-    """Return the promised latency of each encoded row in ms, float64[n]; 0 where nothing is promised."""
-    if offset is None:
-        return np.zeros(len(matrix))
-    return np.nan_to_num(matrix[:, list(numbers).index(offset)]) * MS_PER_MINUTE
+def destination_codes(column: Floats) -> Integers:
+    """Return the destination of each row, as encoded in its ``column``, as its code, int64[n]; -1 where it is not known."""
+    return np.nan_to_num(column, nan=-1.0).astype(np.int64)
+
+
+def promised_ms(column: Floats) -> Floats:
+    """Return the promised latency of each row in ms, float64[n], of its ``column`` in minutes; 0 where it is missing."""
+    return np.nan_to_num(column) * MS_PER_MINUTE

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.boosting import Fitted, Trainer
+from models.encoding import EncodedRows
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -49,13 +50,13 @@ def grow(
     target: Floats,
     weight: Floats,
     rows_of: Mapping[int, Integers],
-    matrix: Floats,
+    matrix: EncodedRows,
     trainer: Trainer,
     destination_column: int,
 ) -> dict[int, Fitted]:
     """Return, by destination code, the forest that predicts ``target`` (float64[n]) there: a booster of each kind, to be averaged.
 
-    ``rows_of`` gives the rows of ``matrix`` (float64[n, n_features]) at each destination: those that are learned from.
+    ``rows_of`` gives the rows of ``matrix`` at each destination: those that are learned from.
     ``destination_column`` is the one that no tree may split on.
     """
     rows = np.sort(np.concatenate(list(rows_of.values())))
@@ -63,7 +64,7 @@ def grow(
     centred = np.zeros(len(target))
     for code, own in rows_of.items():
         centred[own] = target[own] - means[code]
-    contributions = [float(column != destination_column) for column in range(matrix.shape[1])]
+    contributions = [float(column != destination_column) for column in range(matrix.n_features)]
     least = max(1, round(MIN_EVENTS * len(rows_of)))
     forests: dict[int, list[lightgbm.Booster]] = {code: [] for code in rows_of}
     for kind in KINDS:
@@ -73,7 +74,7 @@ def grow(
         text = forest.model_to_string()
         n_leaves = [int(line.partition("=")[2]) for line in text.splitlines() if line.startswith("num_leaves=")]
         for code, own in rows_of.items():
-            leaf = np.asarray(forest.predict(matrix[own], pred_leaf=True), np.int64).reshape(len(own), -1)
+            leaf = np.asarray(forest.predict(matrix.take(own), pred_leaf=True), np.int64).reshape(len(own), -1)
             forests[code].append(_with_leaves(text, n_leaves, leaf, target[own], weight[own], means[code]))
     return dict(forests)
 

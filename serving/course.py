@@ -19,6 +19,7 @@ from features.expressions import compile_expression, names_in
 from features.records import Event, Scalar
 from features.vector import text_of
 from serving.course_models import Role, role_of
+from serving.live import STATE
 from serving.plan import StreamPlan
 from serving.proposals import DECIDING_MODES
 from serving.view import StreamView, digest_of
@@ -27,7 +28,6 @@ MAX_DESTINATIONS: Final = 128  # and candidates: with more, numpy adds a distrib
 
 # Their places are the numbers by which C knows them.
 SPACES: Final = ("event", "candidate", "destination", "state", "measure", "time", "expression")
-STATE: Final = ("queue_depth", "in_flight", "latency_ms", "error_rate", "price_usd")
 EXPLORING: Final = ("none", "epsilon", "squarecb")
 
 Column = tuple[int, bytes]  # the space, and the name in it or where a space numbers its cells that number
@@ -42,7 +42,8 @@ class Course(NamedTuple):
     attribute ``by``, and that of each of ``routes``. ``constants`` hold each destination's own attributes, one for every
     number and then operand, ``constant_texts`` the same in JSON for the numbers. ``champion`` and ``challenger`` are the
     roles that decide, by their place, -1 where there is none. ``mask`` returns for a data classification each destination's
-    rule, ``compute`` the columns that are expressions. ``keys`` are what metrics count the decisions of each arm under.
+    rule, ``compute`` the columns that are expressions. A state older than ``max_age_seconds`` is missing; ``measures`` are the
+    measures that are read, in the order of their cells. ``keys`` are what metrics count the decisions of each arm under.
     """
 
     name: bytes
@@ -77,6 +78,8 @@ class Course(NamedTuple):
     static_reason: bytes
     tail: bytes
     keys: tuple[tuple[str, str, str], ...]
+    max_age_seconds: float
+    measures: tuple[str, ...]
     mask: Callable[[str], tuple[bytes | None, ...]]
     compute: Callable[[memoryview, int], bytes] | None
 
@@ -85,8 +88,10 @@ def course_of(
     plan: StreamPlan,
     view: StreamView,
     attributes: Mapping[str, Mapping[str, Scalar]],
+    *,
     revision: str,
     instants: Instants,
+    max_age_seconds: float,
 ) -> Course | None:
     """Return the course of a stream under ``view``, None where it is not ordinary.
 
@@ -146,6 +151,8 @@ def course_of(
         static_reason=f"static: {'no champion' if view.mode in DECIDING_MODES else f'mode {view.mode}'}".encode(),
         tail=_tail(view, revision),
         keys=tuple((plan.name, view.mode, arm) for arm in ("static", "champion", "challenger")),
+        max_age_seconds=max_age_seconds,
+        measures=_measures(plan),
         mask=_mask(plan),
         compute=_compute(plan),
     )
@@ -177,6 +184,11 @@ def _operand_names(plan: StreamPlan) -> list[tuple[str, str]]:
     """Return the (space, name) of all that the stream's expressions read, each once."""
     texts = [text for space, text in plan.features.numbers if space == "expression"]
     return sorted({(space_of(space, name), name) for text in texts for space, name in names_in(text) if name})
+
+
+def _measures(plan: StreamPlan) -> tuple[str, ...]:
+    columns = [*plan.features.numbers, *_operand_names(plan)]
+    return tuple(dict.fromkeys(name for space, name in columns if space == "measure"))
 
 
 def _operands(plan: StreamPlan, instants: Instants) -> tuple[Column, ...]:

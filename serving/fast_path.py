@@ -5,6 +5,7 @@ for a stream of which `serving.course` says that it is not ordinary, for a reque
 that C does not read (an escape in a string, a key twice, an instant in another zone than UTC), for a model that fails.
 """
 
+import math
 import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from features.definitions import TIME
+from features.records import DestinationState
 from serving.course import Course, Instants, course_of
+from serving.live import STATE, LiveStates
 from serving.plan import Plan
 from serving.view import ReleaseView, StreamView
 
@@ -38,9 +41,12 @@ class FastPath:
     ``streams`` are those whose ordinary requests it takes under that release.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        """Decide under ``plan``; nothing is decided where no compiler was there at the installation."""
+    def __init__(self, plan: Plan, live: LiveStates) -> None:
+        """Decide under ``plan`` with what is known ``live``; nothing is decided where no compiler was there at the installation."""
         self._plan = plan
+        self._live = live
+        self._live_version = -1
+        self._courses: list[Course] = []
         self._view: ReleaseView | None = None
         self._compiled: _fast_path.FastPath | None = None
         self._instants: Instants = []
@@ -57,6 +63,7 @@ class FastPath:
         if self._compiled is None:
             return None
         times = self._times(at) if self._instants else b""
+        self._tell_states(self._compiled, at)
         return self._compiled.decide(body, is_bare, _encode(at), (at - _EPOCH) // _MICROSECOND, times)
 
     def follow(self, view: ReleaseView) -> None:
@@ -67,17 +74,39 @@ class FastPath:
         if not is_compiled():
             return
         attributes = {name: each.attributes for name, each in self._plan.configuration.destinations.items()}
-        courses: list[Course] = []
+        self._live_version = -1
+        courses = self._courses = []
         types: list[tuple[bytes, int]] = []
         for name, plan in self._plan.streams.items():
             of_stream = view.streams.get(name) or StreamView(mode=plan.stream.mode)
-            course = course_of(plan, of_stream, attributes, self._plan.revision, self._instants)
+            course = course_of(
+                plan,
+                of_stream,
+                attributes,
+                revision=self._plan.revision,
+                instants=self._instants,
+                max_age_seconds=self._live.max_age_seconds,
+            )
             if course is not None:
                 types += [(event_type.encode(), len(courses)) for event_type in plan.stream.types]
                 courses.append(course)
         self.streams = frozenset(course.name.decode() for course in courses)
         if courses:
             self._compiled = _fast_path.FastPath(tuple(courses), tuple(types))
+
+    def _tell_states(self, compiled: "_fast_path.FastPath", at: datetime) -> None:
+        """Tell C what is known of destinations, where that is news."""
+        states = self._live.states(at)
+        if self._live.version == self._live_version:
+            return
+        told = [
+            compiled.set_live(
+                place, b"".join([_row(states.get(name.decode()), course) for name in course.destinations])
+            )
+            for place, course in enumerate(self._courses)
+        ]
+        if all(told):  # else a model has led back here, and the decision under way keeps what it has
+            self._live_version = self._live.version
 
     def _times(self, at: datetime) -> bytes:
         read = [TIME[name](at.astimezone(ZoneInfo(zone))) for zone, name in self._instants]
@@ -87,3 +116,14 @@ class FastPath:
 def is_compiled() -> bool:
     """Tell whether the fast path was built when Turnout was installed."""
     return _fast_path is not None
+
+
+def _row(state: DestinationState | None, course: Course) -> bytes:
+    """Return what C reads of a live state: whether there is one, when it was observed, health, numbers and measures."""
+    n_numbers = len(STATE) + len(course.measures)
+    if state is None or state.observed_at is None:
+        return struct.pack(f"{3 + n_numbers}d", 0.0, 0.0, 1.0, *(math.nan for _ in range(n_numbers)))
+    numbers = [getattr(state, name) for name in STATE] + [state.measures.get(name) for name in course.measures]
+    observed_us = (state.observed_at - _EPOCH) // _MICROSECOND
+    told = [math.nan if number is None else number for number in numbers]
+    return struct.pack(f"{3 + n_numbers}d", 1.0, observed_us, state.healthy, *told)

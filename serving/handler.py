@@ -52,6 +52,8 @@ class Handler:
             "show_decision": self._show_decision,
             "report": self._report,
             "adopt": self._adopt,
+            "report_states": self._report_states,
+            "list_states": self._list_states,
             "show_model": self._show_model,
             "show_forecast": self._show_forecast,
             "show_ledger": self._show_ledger,
@@ -81,7 +83,7 @@ class Handler:
     def handle(self, request: Request) -> Response:
         """Return the response to ``request``."""
         try:
-            answer, argument = self._open(request)
+            answer, argument = request.opened or self.open(request)
             return answer(request, argument)
         except Problem as problem:
             return self.refuse(problem)
@@ -92,7 +94,7 @@ class Handler:
     def preview(self, request: Request) -> Problem | None:
         """Return why ``request`` would be refused whatever its body, so that none need be waited for."""
         try:
-            self._open(request)
+            self.open(request)
         except Problem as problem:
             return problem
         return None
@@ -111,10 +113,15 @@ class Handler:
             headers.append(("allow", ", ".join(allowed)))
         return Response(problem.status, problem.body(), tuple(headers))
 
-    def _open(self, request: Request) -> tuple[_Answer, str]:
-        """Return what answers a request, and what stands in its path where the route has ``*``.
+    def open(self, request: Request) -> tuple[_Answer, str]:
+        """Return what answers a request, and what stands in its path where the route has ``*``: its head alone decides that.
 
         Whoever has no token hears nothing of which paths there are.
+
+        Raises
+        ------
+        Problem
+            401, 403, 404 or 405.
         """
         found = self._plain.get(request.path)
         argument = ""
@@ -183,6 +190,20 @@ class Handler:
         self._instant(request)
         n_new = self._shim.adopt(intake.fallbacks(request.headers, request.body))
         return Response(202, _ENCODER.encode({"accepted": n_new}), recorded=True)
+
+    def _report_states(self, request: Request, _: str) -> Response:
+        at = self._instant(request)
+        reports = intake.states(request.headers, request.body)
+        if self._shim.plan.configuration.live is None:
+            raise Problem(422, "live state is not configured: turnout.toml has no [live]")
+        for report in reports:
+            if not self._shim.live.knows(report.destination):
+                raise Problem(422, f"destination {report.destination!r} is not configured", "$.destination")
+        self._shim.live.report(reports, at)
+        return as_json({"accepted": len(reports)}, 202)
+
+    def _list_states(self, _: Request, __: str) -> Response:
+        return as_json(self._shim.live.states(self._shim.clock.now()))
 
     def _show_decision(self, _: Request, decision_id: str) -> Response:
         decision = self._shim.decision(decision_id)

@@ -22,8 +22,9 @@ class KnownHeads:
         found = self._known.get(data[:end])
         if found is None or len(data) < end + found[1]:
             return None
-        (method, path, query, headers, _, _), n_bytes = found
-        return Request(method, path, query, headers, data[end : end + n_bytes]), data[end + n_bytes :]
+        (method, path, query, headers, _, trusted, opened), n_bytes = found
+        body = data[end : end + n_bytes]
+        return Request(method, path, query, headers, body, trusted, opened), data[end + n_bytes :]
 
     def learn(self, begun: bytes, request: Request, n_bytes: int) -> None:
         """Remember the head that ``begun`` begins with, if it is there as a whole, and the length of the body it announces."""

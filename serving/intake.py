@@ -10,6 +10,7 @@ import msgspec
 from features import cloudevents
 from features.cloudevents import CloudEvent, DecisionRequest
 from features.records import Decision, Outcome
+from serving.live import StateReport
 from serving.problems import Problem
 
 try:
@@ -33,6 +34,8 @@ _DECISION = msgspec.json.Decoder(Decision)
 _DECISIONS = msgspec.json.Decoder(list[Decision])
 _OUTCOME = msgspec.json.Decoder(Outcome)
 _OUTCOMES = msgspec.json.Decoder(list[Outcome])
+_STATE = msgspec.json.Decoder(StateReport)
+_STATES = msgspec.json.Decoder(list[StateReport])
 _ANYTHING = msgspec.json.Decoder()
 _DATA = msgspec.json.Decoder(dict[str, Any])
 _ENCODER = msgspec.json.Encoder()
@@ -111,6 +114,17 @@ def fallbacks(headers: Mapping[str, str], body: bytes) -> list[Decision]:
         if (decision.arm, decision.propensity, decision.generation) != ("static", 1.0, 0):
             raise Problem(422, "a fallback is of the static arm, with propensity 1, of generation 0", path)
     return made
+
+
+def states(headers: Mapping[str, str], body: bytes) -> list[StateReport]:
+    """Return the states in ``body``, one or an array. Raises as above."""
+    if (kind := media_type(headers)) != _JSON:
+        raise Problem(415, f"content-type must be {_JSON}, got {kind!r}")
+    reported = strict(_STATES, body) if _is_array(body) else [strict(_STATE, body)]
+    check_batch(reported)
+    for number, report in enumerate(reported):
+        check_zone(report.state.observed_at, f"{f'$[{number}]' if len(reported) > 1 else '$'}.state.observed_at")
+    return reported
 
 
 def strict(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

@@ -74,6 +74,8 @@ def problems(shim: Shim) -> list[str]:
         found.append(f"overrides: {shim.overrides.failure}")
     if shim.debts.failure:
         found.append(f"debts: {shim.debts.failure}")
+    if shim.live.failure:
+        found.append(f"live state: not shared: {shim.live.failure}")
     found += _unpriced(shim)
     if shim.overrides.n_damaged_lines:
         found.append(f"overrides: {shim.overrides.n_damaged_lines} damaged lines in the journal; the others hold")

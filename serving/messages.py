@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
@@ -25,7 +25,8 @@ _JSON_HEADERS = (("content-type", JSON),)
 class Request(NamedTuple):
     """A request of any transport. Header names are in lower case; ``path`` is as sent, without the query.
 
-    ``trusted`` says that the transport has let in none but the shim's own user, who has every role.
+    ``trusted`` says that the transport has let in none but the shim's own user, who has every role. ``opened`` is what
+    `Handler.open` made of a request with the very same head, None where it was not asked.
     """
 
     method: str
@@ -34,6 +35,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
     body: bytes = b""
     trusted: bool = False
+    opened: "tuple[Callable[[Request, str], Response], str] | None" = None
 
 
 class Response(NamedTuple):

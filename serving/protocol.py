@@ -268,8 +268,13 @@ class HttpProtocol(asyncio.Protocol):
         self._begun = b""
         n_bytes = int(headers.get("content-length", "0"))
         special = self._last or self._refusal is not None or _SPECIAL & headers.keys() or self._parser.should_upgrade()
-        if not special and n_bytes <= _PATIENT_BYTES:
-            self._heads.learn(begun, self._request, n_bytes)
+        if special or n_bytes > _PATIENT_BYTES:
+            return
+        try:
+            opened = self._exchange.handler.open(self._request)
+        except Problem:
+            return  # a head that is refused is refused anew each time
+        self._heads.learn(begun, self._request._replace(opened=opened), n_bytes)
 
     def _begin(self) -> None:
         self._url = b""

@@ -9,12 +9,13 @@ from features.records import Decision, Outcome
 from serving import inference, parcel
 from serving.access import Role
 from serving.answer import Answer
+from serving.live import StateReport
 from serving.overrides import StopRequest
 from serving.page import LedgerPage
 
 Method = Literal["GET", "POST", "DELETE"]
 Name = Literal[
-    "decide", "show_decision", "report", "adopt", "show_model", "show_forecast",
+    "decide", "show_decision", "report", "adopt", "show_model", "show_forecast", "report_states", "list_states",
     "list_overrides", "set_override", "clear_override",
     "show_ledger", "fetch_bundle",
     "live", "ready", "status", "metrics", "openapi",
@@ -69,6 +70,9 @@ TABLE: tuple[Route, ...] = (
           summary="What became of a decision"),
     Route(method="POST", path="/v1/fallbacks", name="adopt", role="report", takes=Decision, batch=True, status=202,
           summary="What a client decided while no shim answered"),
+    Route(method="POST", path="/v1/states", name="report_states", role="report", takes=StateReport, batch=True, status=202,
+          summary="How a destination is now"),
+    Route(method="GET", path="/v1/states", name="list_states", role="read", summary="What is known of destinations now"),
     Route(method="GET", path="/v1/models/{name}/current", name="show_model", role="read", tagged=True,
           query=(("wait", False),), summary="What is served of a model; ?wait=SECONDS where it is the caller's already"),
     Route(method="GET", path="/v1/forecast/{series}", name="show_forecast", role="read", tagged=True,

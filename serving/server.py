@@ -21,13 +21,14 @@ from features.clock import Clock, ReplayClock, SystemClock
 from models.releases.ledger import Ledger
 from models.releases.replica import Replica
 from models.releases.store import Store
+from serving import memory
 from serving.asgi import Application
 from serving.debts import Debts
 from serving.exchange import Exchange
 from serving.follower import Follower
 from serving.frames import FrameProtocol
 from serving.handler import Handler
-from serving.memory import DecisionMemory
+from serving.live import LiveStates
 from serving.mirror import Mirror
 from serving.overrides import OverrideJournal
 from serving.plan import Plan
@@ -97,9 +98,10 @@ def wire(settings: Settings) -> Parts:
         releases=follower,
         overrides=OverrideJournal(settings.overrides_path),
         recorder=Recorder(settings.spool_path, prefix=settings.spool_prefix, fsync=settings.fsync),
-        memory=DecisionMemory(settings.memory_decisions),
+        memory=memory.of_capacity(settings.memory_decisions),
         debts=Debts(settings.state_path / "debts.json"),
         mirror=mirror,
+        live=LiveStates(plan, folder=settings.home / "shim" / "live", worker=settings.worker),
     )
     shim.warm()
     follower.restore()

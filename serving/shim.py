@@ -20,7 +20,8 @@ from serving.answer import Answer
 from serving.case import FeatureRangeError, NoEligibleDestinationError, Question
 from serving.debts import Debts
 from serving.fast_path import FastPath
-from serving.memory import DecisionMemory
+from serving.live import LiveStates
+from serving.memory import Memory
 from serving.metrics import Metrics
 from serving.overrides import OverrideJournal
 from serving.plan import Plan, StreamPlan
@@ -79,15 +80,17 @@ class Shim:
     releases: Releases
     overrides: OverrideJournal
     recorder: Recorder
-    memory: DecisionMemory
+    memory: Memory
     metrics: Metrics = field(default_factory=Metrics)
     debts: Debts = field(default_factory=Debts)
     mirror: Copier | None = None
+    live: LiveStates = field(default=None)  # type: ignore[assignment]  # one of its own, by default
     fast_path: FastPath = field(init=False)
 
     def __post_init__(self) -> None:
         """Compile the plan for the fast path."""
-        self.fast_path = FastPath(self.plan)
+        self.live = self.live or LiveStates(self.plan)
+        self.fast_path = FastPath(self.plan, self.live)
 
     def warm(self) -> None:
         """Remember the decisions at the end of the spool, so that a restart forgets none of them."""
@@ -134,14 +137,12 @@ class Shim:
         if found is None:
             return None
         made, is_batch = found
-        place_of = self.memory.place
-        for _, _, mark, *_ in made:
-            if place_of(mark) is not None:
-                return None
-        if len(made) > 1 and len({mark for _, _, mark, *_ in made}) < len(made):
+        marks = [each[2] for each in made]
+        known = [place for place in map(self.memory.place, marks) if place is not None]
+        if known or len(set(marks)) < len(marks):
             return None
         try:
-            places = self.recorder.append(*[record for _, record, *_ in made])
+            places = self.recorder.append(*[each[1] for each in made])
         except OSError:
             return None
         for (_, _, mark, own_id, key, latency_us), place in zip(made, places, strict=True):
@@ -150,7 +151,7 @@ class Shim:
             else:
                 self._remember(mark, own_id, place)
             self.metrics.count_made(key, latency_us)
-        return b"[%b]" % b",".join([told for told, *_ in made]) if is_batch else made[0][0]
+        return b"[%b]" % b",".join([each[0] for each in made]) if is_batch else made[0][0]
 
     def accept(self, outcomes: Sequence[Outcome]) -> list[str]:
         """Log the outcomes, all or none, and return the key under which each counts once.
@@ -165,6 +166,7 @@ class Shim:
         except OSError as error:
             raise Problem(503, f"outcomes cannot be logged: {error.strerror or error}") from None
         self.metrics.count_outcomes(outcomes)
+        self.live.learn(outcomes, self.clock.now())
         return [outcome_key(outcome) for outcome in outcomes]
 
     def adopt(self, decisions: Sequence[Decision]) -> int:
@@ -217,7 +219,7 @@ class Shim:
         if earlier is not None and _still_stands(earlier, event, plan):
             self.metrics.count_repeated(event.stream)
             return _Repeated(earlier, plan.static_order(event))
-        question = Question(event=event, candidates=_candidates(request, plan))
+        question = Question(event=event, candidates=self.live.fill(_candidates(request, plan), at))
         decision = self._decide_fresh(question, plan, at, request.decision_id or identity.decision_id(at, mark))
         if isinstance(decision, Problem):
             return decision

@@ -73,16 +73,18 @@ class Screened:
 
     @classmethod
     def of(cls, log: DecisionLog, features: FeatureDefinitions) -> Self:
-        """Return the assigned candidates' rows of ``log``."""
-        numbers, categories = log.numbers[log.chosen], [column.take(log.chosen) for column in log.categories]
+        """Return the assigned candidates' rows of ``log``, so many of them as `judge` looks at by default."""
+        drawn = _draw(log.n_decisions, DEFAULT_LIMITS)  # first: a copy of all vectors would be as large as the log
+        rows = log.chosen[drawn]
+        numbers, categories = log.numbers[rows], [column.take(rows) for column in log.categories]
         return cls(
-            decision_id=log.decision_id,
-            decided_at=log.decided_at,
+            decision_id=log.decision_id[drawn],
+            decided_at=log.decided_at[drawn],
             numbers=dict(zip(features.numbers, numbers.T, strict=True)),
             categories=dict(zip(features.categories, categories, strict=True)),
-            success=log.success,
-            latency_ms=log.latency_ms,
-            cluster=log.cluster,
+            success=log.success[drawn],
+            latency_ms=log.latency_ms[drawn],
+            cluster=log.cluster[drawn],
         )
 
     def take(self, rows: NDArray[np.int64]) -> "Screened":

@@ -1,7 +1,6 @@
 -- Every decision of a stream with the outcome that counts: of those observed by as_of and within the window, the one of
 -- the highest attempt; of one attempt, the one that the assigned destination served, then the first observed.
 -- Probes never count as a decision's own outcome: they are listed beside it.
--- With revealed_only the lists hold only the candidates whose outcome is known: the assigned one and the probed ones.
 -- A decision is open until a final outcome is there or its window is over; then it is lost, or censored if it was cut.
 WITH decided AS NOT MATERIALIZED ( -- so that every reader of it scans only the columns that it needs
     SELECT * FROM decisions
@@ -10,7 +9,6 @@ WITH decided AS NOT MATERIALIZED ( -- so that every reader of it scans only the 
         AND ($since::TIMESTAMPTZ IS NULL OR decided_at >= $since::TIMESTAMPTZ)
         AND ($until::TIMESTAMPTZ IS NULL OR decided_at < $until::TIMESTAMPTZ)
         AND ($one_in::UBIGINT = 1 OR hash(decision_id) % $one_in::UBIGINT = 0)
-        AND ($among::VARCHAR[] IS NULL OR decision_id IN (SELECT unnest($among::VARCHAR[])))
 ),
 told AS (
     SELECT -- what is read twice is kept once: no column more than that
@@ -40,37 +38,22 @@ probed AS (
     )
     GROUP BY decision_id
 ),
-listed AS (
-    SELECT * REPLACE (
-        CASE WHEN kept IS NULL THEN destinations ELSE list_select(destinations, kept) END AS destinations,
-        CASE WHEN kept IS NULL THEN numbers ELSE list_select(numbers, kept) END AS numbers,
-        CASE WHEN kept IS NULL THEN categories ELSE list_select(categories, kept) END AS categories
-    )
-    FROM (
-        SELECT *, CASE
-            WHEN NOT $revealed_only::BOOLEAN THEN NULL
-            WHEN probes IS NULL THEN [list_position(destinations, assigned)]
-            ELSE [
-                place for place in range(1, len(destinations) + 1)
-                if destinations[place] = assigned
-                OR list_contains(list_transform(probes, lambda probe: probe.served), destinations[place])
-            ]
-        END AS kept
-        FROM decided LEFT JOIN probed USING (decision_id)
-    )
+rewarded AS (
+    SELECT
+        decision_id, decided_at, event_source, event_id, arm_unit,
+        destinations, [NOT map_contains(excluded, name) for name in destinations] AS eligible,
+        assigned, list_position(destinations, assigned)::BIGINT - 1 AS assigned_index,
+        propensity, mixture, policies, predictions, feature_set, numbers, categories,
+        explored, mode, arm, arm_probability, generation, champion, challenger, shadow, content,
+        served, attempt, observed_at, success, latency_ms, cost_usd, probes,
+        CASE
+            WHEN counted.status IN ('observed', 'timeout', 'lost') THEN counted.status
+            WHEN epoch_us($as_of::TIMESTAMPTZ) <= epoch_us(decided_at) + $window_us THEN 'open'
+            ELSE coalesce(counted.status, 'lost')
+        END AS status
+    FROM decided
+    LEFT JOIN probed USING (decision_id)
+    LEFT JOIN counted USING (decision_id)
 )
-SELECT
-    decision_id, decided_at, event_source, event_id, arm_unit,
-    destinations, [NOT map_contains(excluded, name) for name in destinations] AS eligible,
-    assigned, list_position(destinations, assigned)::BIGINT - 1 AS assigned_index,
-    propensity, mixture, policies, predictions, feature_set, numbers, categories,
-    explored, mode, arm, arm_probability, generation, champion, challenger, shadow, content,
-    served, attempt, observed_at, success, latency_ms, cost_usd, probes,
-    CASE
-        WHEN counted.status IN ('observed', 'timeout', 'lost') THEN counted.status
-        WHEN epoch_us($as_of::TIMESTAMPTZ) <= epoch_us(decided_at) + $window_us THEN 'open'
-        ELSE coalesce(counted.status, 'lost')
-    END AS status
-FROM listed
-LEFT JOIN counted USING (decision_id)
+SELECT * FROM rewarded
 ORDER BY decided_at, decision_id

@@ -11,7 +11,8 @@
 /* Where a column is read: a cell's slot among those of its space. The order is that of fast_path.SPACES. */
 typedef enum { OF_EVENT, OF_CANDIDATE, OF_DESTINATION, OF_STATE, OF_MEASURE, OF_TIME, OF_COMPUTED } Space;
 
-#define N_STATE 5 /* numbers of a destination's state, as fast_path.STATE orders them */
+#define N_STATE 5 /* numbers of a destination's state, as live.STATE orders them */
+#define N_LIVE (3 + N_STATE) /* of a live state: whether there is one, when it was observed, health, and the numbers */
 
 typedef struct {
     Space space;
@@ -45,7 +46,7 @@ typedef struct {
 } Order;
 
 typedef struct {
-    PyObject *kept; /* a list of all that the pointers here lead to; its first place is the last event's rules */
+    PyObject *kept; /* a list of all that the pointers here lead to; its first places are the last event's rules and the live states */
     PyObject *mask, *compute, *keys;
     Text name, name_text, mode, static_reason, tail, feature_set, generation, text_field, by, champion_digest, challenger_digest;
     Names destinations, event, candidate, measures, routes;
@@ -60,6 +61,8 @@ typedef struct {
     Exploration exploration;
     Role roles[MAX_ROLES];
     int n_roles, champion, challenger; /* roles by their index, -1 where there is none that decides */
+    const double *live; /* [n_destinations, N_LIVE + n_measures], NULL while nothing is known */
+    double max_age_seconds;            /* of a state */
     double share;                      /* of the challenger */
     int is_sticky;
 } Course;
@@ -240,7 +243,9 @@ static int read_features(Course *course, PyObject *spec) {
 
 /* Read a spec; whether that succeeds or fails, with an error set, `kept` is the caller's to release. */
 static int read_course(Course *course, PyObject *spec) {
-    if (!(course->kept = PyList_New(0)) || PyList_Append(course->kept, Py_None) < 0) return -1;
+    if (!(course->kept = PyList_New(0)) || PyList_Append(course->kept, Py_None) < 0
+        || PyList_Append(course->kept, Py_None) < 0)
+        return -1;
     course->n_destinations = -1;
     if (!(course->destination_names = read_texts(course->kept, spec, "destinations", &course->n_destinations))
         || !(course->destination_texts = read_texts(course->kept, spec, "destination_texts", &course->n_destinations))
@@ -258,6 +263,7 @@ static int read_course(Course *course, PyObject *spec) {
     if (read_integer(course->kept, spec, "champion", &course->champion) < 0
         || read_integer(course->kept, spec, "challenger", &course->challenger) < 0
         || read_integer(course->kept, spec, "is_sticky", &course->is_sticky) < 0
+        || read_float(course->kept, spec, "max_age_seconds", &course->max_age_seconds) < 0
         || read_float(course->kept, spec, "share", &course->share) < 0)
         return -1;
     return read_exploration(course, spec) < 0 || read_features(course, spec) < 0 || read_orders(course, spec) < 0

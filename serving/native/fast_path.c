@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "marks.h"
 #include "record.h"
 
 #define MAX_BATCH 1024
@@ -40,6 +41,7 @@ static PyObject *decide_one(FastPath *self, int32_t request, int is_bare, const 
     Py_ssize_t places[MAX_CANDIDATES];
     char unit[2 * MAX_IDENTIFIER_BYTES + 1];
     Choice choice;
+    desk->asked.at_us = moment->at_us;
     if (!read_question(&desk->json, request, is_bare, &self->types, self->courses, &desk->asked)) return NULL;
     Course *course = desk->asked.course;
     const int32_t text = course->text_slot < 0 ? ABSENT : desk->asked.event_tokens[course->text_slot];
@@ -107,11 +109,35 @@ static PyObject *FastPath_decide(FastPath *self, PyObject *args) {
         decided = decide_all(self, is_bare, &moment, &is_batch);
         self->is_busy = 0;
     }
+    if (!self->is_busy) trim_json(&self->desk.json);
     PyBuffer_Release(&body);
     PyBuffer_Release(&times);
     if (decided) return Py_BuildValue("(NN)", decided, PyBool_FromLong(is_batch));
     PyErr_Clear(); /* what a model raised it raises again where it is told of */
     Py_RETURN_NONE;
+}
+
+/* set_live(place, rows): what is known of a course's destinations from now on; False while a decision is under way. */
+static PyObject *FastPath_set_live(FastPath *self, PyObject *args) {
+    Py_ssize_t place;
+    PyObject *rows;
+    Text bytes;
+    if (!PyArg_ParseTuple(args, "nO", &place, &rows) || as_text(rows, &bytes) < 0) return NULL;
+    if (self->is_busy) Py_RETURN_FALSE;
+    if (place < 0 || place >= self->n_courses) {
+        PyErr_SetString(PyExc_ValueError, "there is no such course");
+        return NULL;
+    }
+    Course *course = &self->courses[place];
+    const size_t size = (size_t)(course->n_destinations * (N_LIVE + course->n_measures)) * sizeof(double);
+    if (bytes.size != size || (uintptr_t)bytes.at % sizeof(double)) {
+        PyErr_Format(PyExc_ValueError, "live states must be %zu aligned bytes, got %zu", size, bytes.size);
+        return NULL;
+    }
+    Py_INCREF(rows);
+    if (PyList_SetItem(course->kept, 1, rows) < 0) return NULL;
+    course->live = (const double *)bytes.at;
+    Py_RETURN_TRUE;
 }
 
 /* Make room for what a course needs beyond those before it. */
@@ -245,6 +271,8 @@ static PyObject *fast_path_hash(PyObject *module, PyObject *args) {
 static PyMethodDef type_methods[] = {
     {"decide", (PyCFunction)FastPath_decide, METH_VARARGS,
      "decide(body, is_bare, at, at_us, times, /)\n--\n\nReturn what was decided and whether it was a batch, or None."},
+    {"set_live", (PyCFunction)FastPath_set_live, METH_VARARGS,
+     "set_live(place, rows, /)\n--\n\nTake what is known of the destinations of a course; False while a decision is under way."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -259,11 +287,15 @@ static PyType_Slot slots[] = {
 
 static PyType_Spec spec = {"serving._fast_path.FastPath", sizeof(FastPath), 0, Py_TPFLAGS_DEFAULT, slots};
 
-static int execute(PyObject *module) {
-    PyObject *type = PyType_FromSpec(&spec);
-    const int failed = !type || PyModule_AddObjectRef(module, "FastPath", type) < 0;
+static int add_type(PyObject *module, const char *name, PyType_Spec *of) {
+    PyObject *type = PyType_FromSpec(of);
+    const int failed = !type || PyModule_AddObjectRef(module, name, type) < 0;
     Py_XDECREF(type);
     return failed ? -1 : 0;
+}
+
+static int execute(PyObject *module) {
+    return add_type(module, "FastPath", &spec) < 0 || add_type(module, "Marks", &marks_spec) < 0 ? -1 : 0;
 }
 
 static PyMethodDef methods[] = {

@@ -65,8 +65,15 @@ static int find_cell(const Desk *desk, const Column *column, Py_ssize_t place, P
     case OF_EVENT: *cell = desk->event_cells[column->slot]; return 1;
     case OF_CANDIDATE:
         return read_cell(&desk->json, asked->candidate_tokens[place * course->n_candidate + column->slot], cell);
-    case OF_STATE: return read_cell(&desk->json, candidate->state[column->slot], cell);
+    case OF_STATE:
+        if (!candidate->live) return read_cell(&desk->json, candidate->state[column->slot], cell);
+        *cell = (Cell){candidate->live[N_LIVE - N_STATE + column->slot], MISSING};
+        return 1;
     case OF_MEASURE:
+        if (candidate->live) {
+            *cell = (Cell){candidate->live[N_LIVE + column->slot], MISSING};
+            return 1;
+        }
         return read_cell(&desk->json, asked->measure_tokens[place * course->n_measures + column->slot], cell);
     case OF_TIME:
         if (column->slot >= desk->n_times) return 0;

@@ -11,6 +11,8 @@
 #define MAX_JSON_DEPTH 16
 #define MAX_OBJECT_KEYS 128
 #define MAX_INTEGER_TEXT 18
+#define MAX_TOKENS (1 << 18) /* ten megabytes */
+#define KEPT_TOKENS (1 << 15)
 
 typedef enum { OBJECT, ARRAY, STRING, NUMBER, TRUE, FALSE, NIL } Kind;
 
@@ -32,7 +34,7 @@ typedef struct {
 static Token *add_token(Json *json, Kind kind, const char *text, size_t size) {
     if (json->n_tokens == json->capacity) {
         const int32_t capacity = json->capacity ? 2 * json->capacity : 1024;
-        Token *tokens = capacity > 1 << 24 ? NULL : realloc(json->tokens, (size_t)capacity * sizeof(Token));
+        Token *tokens = capacity > MAX_TOKENS ? NULL : realloc(json->tokens, (size_t)capacity * sizeof(Token));
         if (!tokens) return NULL;
         json->tokens = tokens;
         json->capacity = capacity;
@@ -135,6 +137,14 @@ static int read_value(Json *json, int depth) {
     case 'n': return read_word(json, NIL, "null", 4);
     default: return read_number(json);
     }
+}
+
+/* Give back what an unusually large request took. */
+static void trim_json(Json *json) {
+    if (json->capacity <= KEPT_TOKENS) return;
+    free(json->tokens);
+    json->tokens = NULL;
+    json->capacity = 0;
 }
 
 /* Read n bytes that are to be one value; return whether they are, in the part of JSON that is read here. Text that is not

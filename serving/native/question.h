@@ -12,6 +12,7 @@
 
 #define MAX_IDENTIFIER_BYTES 512
 #define ABSENT (-1)
+#define NEVER INT64_MAX
 #define ERROR_RATE 3 /* of the state's numbers the one with bounds */
 
 /* Tokens of the fields of an object, ABSENT where they are not there. */
@@ -21,7 +22,9 @@ typedef struct {
 
 typedef struct {
     Py_ssize_t destination; /* by its place among the course's */
-    int is_healthy;
+    int is_healthy, is_told; /* whether the request says how it is */
+    int64_t observed_us; /* of its state, NEVER where that is not dated */
+    const double *live;  /* what is known of it where the request says nothing, or NULL */
     int32_t state[N_STATE];
 } Candidate;
 
@@ -29,7 +32,8 @@ typedef struct {
     Course *course;
     EventFields event;
     int32_t decision_id;
-    int64_t oldest_us; /* of the states that were used; INT64_MAX where none is dated */
+    int64_t at_us;
+    int64_t oldest_us; /* of the states that were used, NEVER where none is dated */
     Field field;
     Candidate candidates[MAX_CANDIDATES];
     int32_t *event_tokens;     /* [n_event] */
@@ -98,10 +102,11 @@ static int fill_slots(const Json *json, int32_t object, const Names *names, int3
     return 1;
 }
 
-static int read_state(const Json *json, int32_t object, Candidate *candidate, Question *asked, int32_t *measures) {
+static int read_state(const Json *json, int32_t object, Candidate *candidate, const Course *course, int32_t *measures) {
     static const char *const STATE[N_STATE] = {"queue_depth", "in_flight", "latency_ms", "error_rate", "price_usd"};
     if (json->tokens[object].kind == NIL) return 1;
     if (json->tokens[object].kind != OBJECT) return 0;
+    candidate->is_told = 1;
     for (int32_t key = object + 1; key < json->tokens[object].next; key = json->tokens[key + 1].next) {
         const Token *name = &json->tokens[key], *value = &json->tokens[key + 1];
         int field = 0;
@@ -115,15 +120,35 @@ static int read_state(const Json *json, int32_t object, Candidate *candidate, Qu
             if (value->kind != TRUE && value->kind != FALSE) return 0;
             candidate->is_healthy = value->kind == TRUE;
         } else if (is_key(name, "observed_at")) {
-            int64_t us;
             if (value->kind == NIL) continue;
-            if (value->kind != STRING || !read_instant(value->text, &us)) return 0;
-            if (us < asked->oldest_us) asked->oldest_us = us;
+            if (value->kind != STRING || !read_instant(value->text, &candidate->observed_us)) return 0;
         } else if (is_key(name, "measures")) {
-            if (!fill_slots(json, key + 1, &asked->course->measures, measures, 1, 1)) return 0;
+            if (!fill_slots(json, key + 1, &course->measures, measures, 1, 1)) return 0;
         }
     }
     return 1;
+}
+
+#define UNTOLD(place) (Candidate){place, 1, 0, NEVER, NULL, {ABSENT, ABSENT, ABSENT, ABSENT, ABSENT}}
+
+/* Settle which state of a candidate is used: the request's, else what is known of it, neither when too old. */
+static void settle_state(Question *asked, Py_ssize_t place) {
+    const Course *course = asked->course;
+    Candidate *candidate = &asked->candidates[place];
+    const int is_stale = candidate->observed_us != NEVER
+                         && (double)(asked->at_us - candidate->observed_us) / 1e6 > course->max_age_seconds;
+    if (!candidate->is_told || is_stale) {
+        const Py_ssize_t row = candidate->destination * (N_LIVE + course->n_measures);
+        *candidate = UNTOLD(candidate->destination);
+        for (int32_t i = 0; i < course->n_measures; i++)
+            asked->measure_tokens[place * course->n_measures + i] = ABSENT;
+        if (course->live && course->live[row] == 1.0) {
+            candidate->live = course->live + row;
+            candidate->observed_us = (int64_t)candidate->live[1];
+            candidate->is_healthy = candidate->live[2] != 0.0;
+        }
+    }
+    if (candidate->observed_us < asked->oldest_us) asked->oldest_us = candidate->observed_us;
 }
 
 static int read_candidate(const Json *json, int32_t object, Question *asked) {
@@ -133,7 +158,7 @@ static int read_candidate(const Json *json, int32_t object, Question *asked) {
     Candidate *candidate = &asked->candidates[place];
     int32_t *slots = asked->candidate_tokens + place * course->n_candidate;
     int32_t *measures = asked->measure_tokens + place * course->n_measures;
-    *candidate = (Candidate){-1, 1, {ABSENT, ABSENT, ABSENT, ABSENT, ABSENT}};
+    *candidate = UNTOLD(-1);
     for (int32_t i = 0; i < course->n_candidate; i++) slots[i] = ABSENT;
     for (int32_t i = 0; i < course->n_measures; i++) measures[i] = ABSENT;
     for (int32_t key = object + 1; key < json->tokens[object].next; key = json->tokens[key + 1].next) {
@@ -144,12 +169,13 @@ static int read_candidate(const Json *json, int32_t object, Question *asked) {
         } else if (is_key(name, "attributes")) {
             if (!fill_slots(json, key + 1, &course->candidate, slots, 1, 0)) return 0;
         } else if (is_key(name, "state")) {
-            if (!read_state(json, key + 1, candidate, asked, measures)) return 0;
+            if (!read_state(json, key + 1, candidate, course, measures)) return 0;
         }
     }
     if (candidate->destination < 0) return 0; /* none, or not one of the stream's */
     for (Py_ssize_t i = 0; i < place; i++)
         if (asked->candidates[i].destination == candidate->destination) return 0;
+    settle_state(asked, place);
     asked->field.n++;
     return 1;
 }
@@ -159,16 +185,17 @@ static int offer_all(Question *asked) {
     const Course *course = asked->course;
     if (course->n_destinations > MAX_CANDIDATES) return 0;
     asked->field.n = course->n_destinations;
-    for (Py_ssize_t i = 0; i < asked->field.n; i++)
-        asked->candidates[i] = (Candidate){i, 1, {ABSENT, ABSENT, ABSENT, ABSENT, ABSENT}};
     for (Py_ssize_t i = 0; i < asked->field.n * course->n_candidate; i++) asked->candidate_tokens[i] = ABSENT;
-    for (Py_ssize_t i = 0; i < asked->field.n * course->n_measures; i++) asked->measure_tokens[i] = ABSENT;
+    for (Py_ssize_t i = 0; i < asked->field.n; i++) {
+        asked->candidates[i] = UNTOLD(i);
+        settle_state(asked, i);
+    }
     return 1;
 }
 
 static int read_candidates(const Json *json, int32_t array, Question *asked) {
     asked->field.n = 0;
-    asked->oldest_us = INT64_MAX;
+    asked->oldest_us = NEVER;
     if (array == ABSENT || json->tokens[array].kind == NIL) return offer_all(asked);
     if (json->tokens[array].kind != ARRAY || json->tokens[array].next == array + 1) return 0;
     for (int32_t token = array + 1; token < json->tokens[array].next; token = json->tokens[token].next)

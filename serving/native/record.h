@@ -239,7 +239,7 @@ static double write_record(Desk *desk, const Choice *choice, const double *stati
     put_excluded(out, asked);
     put_arm(out, choice);
     put_text(out, asked->course->tail);
-    if (asked->oldest_us != INT64_MAX) {
+    if (asked->oldest_us != NEVER) {
         PUT(out, ",\"state_age_ms\":");
         put_double(out, (double)(moment->at_us - asked->oldest_us) / 1000.0);
     }

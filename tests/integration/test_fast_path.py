@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 
 from features import config
 from features.clock import ReplayClock
-from features.records import Decision
+from features.records import Decision, DestinationState, Outcome
 from models import compiling, durations, router
 from models.calibration import Scaling
 from models.card import CARD_FILE, Card, Head, Quantile
 from serving import fast_path
 from serving.answer import Answer
 from serving.handler import Handler
+from serving.live import StateReport
 from serving.memory import DecisionMemory
 from serving.messages import Request
 from serving.overrides import OverrideJournal
@@ -41,6 +42,8 @@ BARE = {"content-type": "application/cloudevents+json"}
 DECISIONS, ANSWERS = msgspec.json.Decoder(Decision), msgspec.json.Decoder(Answer)
 NAMES = ["north", "south", "east", "Øst", 'we"st']
 TEXT = """
+[live]
+max_age_seconds = 1500.0
 [destinations.north]
 attributes = { fee = 0.3, kind = "rail" }
 region = "eu"
@@ -90,6 +93,7 @@ fee = "destination.fee"
 fast = "destination.fast"
 depth = "state.queue_depth"
 errors = "state.error_rate"
+speed = "state.latency_ms"
 heat = "state.heat"
 dear = "event.amount * destination.fee"
 rank = "rank(candidate.promise) + missing(state.heat)"
@@ -300,6 +304,17 @@ def request(number: int = 0, **more: Any) -> dict[str, Any]:
     return {"event": event, "candidates": candidates, **more}
 
 
+def tell(side_: Side, number: int) -> None:
+    """Report states, and outcomes from which some follow; all of it ages as the numbers rise."""
+    at = AT - timedelta(minutes=number % 40)
+    told = DestinationState(queue_depth=number / 7, healthy=bool(number % 2), measures={"heat": number / 3})
+    side_.shim.live.report([StateReport(destination=NAMES[number % 4], state=told)], at)
+    outcome = Outcome(
+        decision_id="d", served=NAMES[number % 3], observed_at=at, success=number % 4 > 1, latency_ms=5.0 + number
+    )
+    side_.shim.live.learn([outcome], at)
+
+
 @pytest.mark.parametrize("kind", ["none", "epsilon", "squarecb"])
 @pytest.mark.parametrize("view", VIEWS)
 def test_it_takes_what_is_ordinary_and_decides_it_as_the_whole_path(
@@ -308,6 +323,9 @@ def test_it_takes_what_is_ordinary_and_decides_it_as_the_whole_path(
     fast, whole = pair(view, kind)
     n_taken = 0
     for number in range(60):
+        if number % 9 == 4:
+            for each in (fast, whole):
+                tell(each, number)
         asked = request(number)
         if number % 4 == 1:
             del asked["candidates"]
@@ -454,6 +472,21 @@ def test_a_batch_is_taken_whole_or_not_at_all(pair: Callable[..., tuple[Side, Si
     ):
         body = msgspec.json.encode(batch)
         assert fast.ask(body) == whole.ask(body)
+
+
+def test_a_request_of_too_many_parts_is_left_to_the_whole_path_and_the_next_is_taken(
+    pair: Callable[..., tuple[Side, Side]],
+) -> None:
+    fast, whole = pair("on")
+    asked = request(1)
+    asked["event"]["data"]["nested"] = [1] * 300_000
+    body, ordinary = msgspec.json.encode(asked), msgspec.json.encode(request(2))
+    view = fast.shim.releases.view
+    assert fast.shim.fast_path.decide(view, body, AT, is_bare=False) is None
+    assert fast.ask(body) == whole.ask(body)
+    many = msgspec.json.encode([request(number) for number in range(3, 900) if number % 5 and number % 3])
+    assert fast.shim.fast_path.decide(view, many, AT, is_bare=False) is not None
+    assert fast.shim.fast_path.decide(view, ordinary, AT, is_bare=False) is not None
 
 
 def test_events_alone_are_asked_for_all_destinations(pair: Callable[..., tuple[Side, Side]]) -> None:
@@ -689,6 +722,9 @@ def sides(
         )
         for name, view in VIEWS.items()
     }
+    for each in (side_ for of_view in made.values() for side_ in of_view):
+        for number in (2, 5, 7):
+            tell(each, number)
     return made.__getitem__
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,14 +22,14 @@ N_DECISIONS = 700
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory, tiny: Configuration, play: Play) -> tuple[Warehouse, Outcome]:
-    """Orders with outcomes, every third with a probe of the other destination."""
+    """Orders with outcomes, every third with a probe of the other destination, the latest first: as logs may come."""
     home = tmp_path_factory.mktemp("stored")
     told = play(tiny, N_DECISIONS)
     records: list[Decision | Outcome] = [record for pair in told for record in pair]
     for decision, outcome in told[::3]:
         other = "bank" if decision.assigned == "card" else "card"
         records.append(msgspec.structs.replace(outcome, served=other, probe=True, success=True))
-    (home / "records.jsonl").write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
+    (home / "records.jsonl").write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records[::-1]))
     warehouse = Warehouse(home / "warehouse.duckdb")
     ingestion.ingest(warehouse, [home], tiny, now=told[-1][1].observed_at)
     return warehouse, told[-1][1]
@@ -39,7 +40,7 @@ def read(stored: tuple[Warehouse, Outcome], tiny: Configuration) -> TrainingLog:
     orders, at = tiny.streams["orders"], last.observed_at
     rows = training_log.read_plain(warehouse, "orders", orders, as_of=at)
     assert not {"numbers", "categories", "policies"} & set(rows.table.column_names)
-    return training_log.read(warehouse, "orders", orders, rows, as_of=at)
+    return training_log.read(warehouse, orders, rows)
 
 
 def whole(stored: tuple[Warehouse, Outcome], tiny: Configuration) -> DecisionLog:
@@ -76,26 +77,37 @@ def test_windows_change_nothing(
     early, late = whole(stored, tiny).split(tiny.streams["orders"].training.holdout_share)
     same(found.holdout, late)
     assert found.sample is not None
-    same(found.sample, early)
+    assert not found.sample.policies
+    same(replace(found.sample, policies=early.policies), early)
+    known = early.revealed_alone()
     assert not found.training.policies
-    same(replace(found.training, policies=revealed_alone(early).policies), revealed_alone(early))
+    same(replace(found.training, policies=known.policies), known)
 
 
-def revealed_alone(log: DecisionLog) -> DecisionLog:
-    """Cut the rows whose outcome is not known out of a log that has them all."""
-    known = np.zeros(int(log.offsets[-1]), np.bool_)
-    known[log.revealed().row] = True
-    place_of = np.cumsum(known) - 1
-    return replace(
-        log,
-        offsets=np.concatenate(([0], place_of + 1))[log.offsets],
-        chosen=place_of[log.chosen],
-        numbers=log.numbers[known],
-        categories=[column.take(known) for column in log.categories],
-        destination=log.destination.take(known),
-        policies={name: column[known] for name, column in log.policies.items()},
-        probes=None if log.probes is None else replace(log.probes, row=place_of[log.probes.row]),
-    )
+def test_what_is_read_without_vectors_is_what_is_read_with_them(
+    stored: tuple[Warehouse, Outcome], tiny: Configuration
+) -> None:
+    warehouse, last = stored
+    orders = tiny.streams["orders"]
+    read = partial(history.rewards, warehouse, "orders", objective=orders.objective, as_of=last.observed_at)
+    plain, everything = read(names=history.PLAIN), read()
+    assert plain.column_names == [*history.PLAIN, "reward"]
+    assert plain.equals(everything.select(plain.column_names))
+
+
+def test_decisions_of_one_unit_share_fate_in_a_log_read_in_windows(
+    stored: tuple[Warehouse, Outcome], tiny: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_log, "REVEALED_AT_ONCE", 37)
+    warehouse, last = stored
+    orders = msgspec.structs.replace(tiny.streams["orders"], cluster="key")
+    rows = training_log.read_plain(warehouse, "orders", orders, as_of=last.observed_at)
+    log = training_log.read(warehouse, orders, rows)
+    unit_of = dict(zip(rows.table["decision_id"].to_pylist(), rows.table["arm_unit"].to_pylist(), strict=True))
+    parts = [log.training, log.holdout]
+    clusters = np.concatenate([part.cluster for part in parts]).tolist()
+    units = [unit_of[name] for part in parts for name in part.decision_id]
+    assert len(set(zip(clusters, units, strict=True))) == len(set(clusters)) == len(set(units))
 
 
 def test_a_fit_is_given_the_rows_whose_outcome_is_known(stored: tuple[Warehouse, Outcome], tiny: Configuration) -> None:
@@ -112,7 +124,7 @@ def test_a_long_log_gives_a_sample_of_whole_clusters(stored: tuple[Warehouse, Ou
     orders = tiny.streams["orders"]
     short = msgspec.structs.replace(orders, training=msgspec.structs.replace(orders.training, contest_decisions=50))
     rows = training_log.read_plain(warehouse, "orders", short, as_of=last.observed_at)
-    log = training_log.read(warehouse, "orders", short, rows, as_of=last.observed_at)
+    log = training_log.read(warehouse, short, rows)
     assert log.sample is not None
     assert log.sample.n_decisions == 50
     assert set(log.sample.decision_id) < set(log.training.decision_id)
@@ -124,4 +136,4 @@ def test_an_empty_log_is_refused(tmp_path: Path, tiny: Configuration, stored: tu
     empty, orders, at = Warehouse(tmp_path / "empty.duckdb"), tiny.streams["orders"], stored[1].observed_at
     rows = training_log.read_plain(empty, "orders", orders, as_of=at)
     with pytest.raises(ValueError, match="no closed decisions"):
-        training_log.read(empty, "orders", orders, rows, as_of=at)
+        training_log.read(empty, orders, rows)

@@ -23,6 +23,25 @@ def test_a_log_is_encoded_as_its_rows_are(rows: list[list[str | None]]) -> None:
         np.testing.assert_array_equal(encoder.rows(numbers, rows), encoder.columns(numbers, columns))
 
 
+@given(
+    rows=st.lists(st.integers(0, 6), max_size=9), first=st.integers(0, 9), last=st.integers(0, 9), some=st.booleans()
+)
+def test_rows_that_are_asked_for_are_those_of_the_whole_matrix(
+    *, rows: list[int], first: int, last: int, some: bool
+) -> None:
+    numbers = np.arange(14.0).reshape(7, 2)
+    colour = CategoryColumn(np.array([-1, 0, 1, 2, 2, 1, 0]), VALUES)
+    encoder, kept = Encoder({"colour": ("a", "b")}), np.array(rows, np.int64)
+    whole = encoder.columns(numbers, [colour])[kept] if some else encoder.columns(numbers, [colour])
+    asked = encoder.over(numbers, [colour], kept if some else None)
+    assert (len(asked), asked.n_features) == whole.shape
+    backwards = np.arange(len(asked))[::-1]
+    for at in (slice(first, last), slice(None, None, 2), backwards):
+        np.testing.assert_array_equal(asked.take(at), whole[at])
+        for place in range(3):
+            np.testing.assert_array_equal(asked.column(place, at), whole[at, place])
+
+
 def test_an_unknown_category_and_a_missing_one_are_both_missing() -> None:
     matrix = Encoder(ORDERS).rows(np.zeros((2, 1)), [["unseen", "b"], [None, "a"]])
     np.testing.assert_array_equal(matrix, [[0.0, np.nan, 0.0], [0.0, np.nan, np.nan]])

@@ -676,3 +676,64 @@ def test_what_keeps_a_mirror_from_being_one_is_a_problem(shim: Handler) -> None:
     assert read(ask(shim, "GET", "/health/ready"))[1]["status"] == "degraded"
     shim._shim.mirror = FakeMirror("")
     assert read(ask(shim, "GET", "/status"))[1]["problems"] == []
+
+
+LIVE_PLAN = Plan.of(
+    config.parse("""
+[live]
+[streams.orders]
+types = ["shop.order"]
+destinations = ["a", "b"]
+objective = { success = 1.0 }
+features = { numbers = { depth = "state.queue_depth", errors = "state.error_rate" } }
+[destinations]
+a = {}
+b = {}
+""")
+)
+
+
+@pytest.fixture
+def live_shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Handler:
+    monkeypatch.setattr("tests.unit.test_handler.PLAN", LIVE_PLAN)
+    return handler(tmp_path)
+
+
+def test_reported_states_and_outcomes_stand_in_the_features(live_shim: Handler, tmp_path: Path) -> None:
+    status, told = post(live_shim, "/v1/states", [{"destination": "a", "state": {"queue_depth": 4.0}}])
+    assert (status, told) == (202, {"accepted": 1})
+    assert post(live_shim, "/v1/outcomes", outcome(served="b", success=False))[0] == 202
+    assert post(live_shim, "/v1/decisions", {"event": event()})[0] == 200
+    (decision,) = [record for record in records(tmp_path) if isinstance(record, Decision)]
+    assert decision.numbers == ((4.0, None), (None, 1.0))
+    assert decision.state_age_ms == 0.0
+    known = json.loads(ask(live_shim, "GET", "/v1/states").body)
+    assert known["a"]["queue_depth"] == 4.0
+
+
+def test_an_unhealthy_destination_gets_nothing_whoever_said_so(live_shim: Handler) -> None:
+    post(live_shim, "/v1/states", {"destination": "a", "state": {"healthy": False}})
+    assert post(live_shim, "/v1/decisions", {"event": event()})[1]["destinations"] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("report", "status", "told"),
+    [
+        ({"destination": "c", "state": {}}, 422, "destination 'c' is not configured"),
+        ({"destination": "a", "state": {"error_rate": 2.0}}, 422, "<= 1.0"),
+        ({"destination": "a", "state": {"observed_at": "2026-11-24T12:00:00"}}, 422, "RFC 3339"),
+        ({"destination": "a"}, 422, "state"),
+        ({"destination": "a", "state": {}, "depth": 1}, 422, "depth"),
+        ([], 422, "a batch must hold"),
+    ],
+)
+def test_a_state_that_is_wrong_is_refused_by_name(live_shim: Handler, report: Any, status: int, told: str) -> None:
+    found, problem = post(live_shim, "/v1/states", report)
+    assert found == status
+    assert told in problem["detail"]
+
+
+def test_where_live_state_is_not_configured_reporting_it_says_so(shim: Handler) -> None:
+    status, problem = post(shim, "/v1/states", {"destination": "a", "state": {}})
+    assert status == 422
+    assert "[live]" in problem["detail"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from features import instants, sources
+from features.decision_log import DecisionLog
 from features.definitions import FeatureDefinitions
 from features.known_at import KnownAt
 from features.vector import CategoryColumn
@@ -136,3 +137,38 @@ def test_a_large_log_is_screened_on_a_sample_the_same_each_time() -> None:
     limits = ScreenLimits(max_rows=1_000)
     assert leakage.judge(planted, limits=limits) == leakage.judge(planted, limits=limits)
     assert leakage.judge(planted, limits=limits).columns == ("paid",)
+
+
+def test_a_screen_of_a_log_copies_no_more_of_it_than_it_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each decision has two candidates, of which the second was assigned."""
+    honest, n = world(), np.arange(N)
+    unknown = np.full(N, np.nan)
+    log = DecisionLog(
+        decision_id=honest.decision_id,
+        decided_at=honest.decided_at,
+        cluster=honest.cluster,
+        offsets=2 * np.arange(N + 1),
+        chosen=2 * n + 1,
+        propensity=np.ones(N),
+        reward=unknown,
+        success=honest.success,
+        latency_ms=honest.latency_ms,
+        cost_usd=unknown,
+        numbers=np.column_stack([unknown, honest.numbers["amount"]]).reshape(2 * N, 1),
+        categories=[],
+        destination=CategoryColumn(np.tile([0, 1], N), ("card", "bank")),
+        policies={},
+        timed_out=np.zeros(N, np.bool_),
+    )
+    amount = FeatureDefinitions(numbers={"amount": "event.amount"}, categories={})
+    expected = replace(honest, categories={})
+    np.testing.assert_array_equal(Screened.of(log, amount).numbers["amount"], expected.numbers["amount"])
+    limits = ScreenLimits(max_rows=1_000)
+    monkeypatch.setattr(leakage, "DEFAULT_LIMITS", limits)
+    some = Screened.of(log, amount)
+    assert len(some.decided_at) == len(some.numbers["amount"]) == 1_000
+    planted = replace(log, success=(log.numbers[log.chosen, 0] > 0.5).astype(np.float64))
+    whole = replace(expected, success=planted.success)
+    verdict = leakage.judge(Screened.of(planted, amount), limits=limits)
+    assert verdict == leakage.judge(whole, limits=limits)
+    assert verdict.columns == ("amount",)

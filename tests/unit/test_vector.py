@@ -100,7 +100,7 @@ def test_what_is_logged_is_what_was_used_and_none_where_it_is_missing(values: li
     state = DestinationState(measures={"x": x})
     vectors = features.vectors(_event(a=a, b=b), _candidates(state, None), AT)
     given = {"event.a": a, "event.b": b, "state.x": x}
-    expected = [None if given[name] in (None, math.inf) else float(given[name]) for name in order]
+    expected = [None if given[name] is None or math.isinf(given[name]) else float(given[name]) for name in order]
     assert list(vectors.logged[0]) == expected
     used = [[math.nan if cell is None else cell for cell in row] for row in vectors.logged]
     np.testing.assert_array_equal(vectors.numbers, used)
