@@ -5,11 +5,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
+from models.releases import entry as entries
 from models.releases import transitions
 from models.releases.entry import Entry
 from models.releases.history import History
-from models.releases.ledger import DamagedLedgerError, ForeignLedgerError, Ledger, LedgerConflictError
+from models.releases.ledger import (
+    MAX_ENTRY_BYTES,
+    DamagedLedgerError,
+    ForeignLedgerError,
+    Ledger,
+    LedgerConflictError,
+)
 from models.releases.refusal import RuleBrokenError
 from models.releases.replica import Replica
 from models.releases.transitions import Attribution
@@ -84,6 +92,12 @@ def test_of_what_may_not_follow_nothing_is_adopted(golden: Path, tmp_path: Path)
     with pytest.raises(LedgerConflictError):
         copy.adopt(whole, expected_head=A)
     assert copy.generations() == ()
+
+
+def test_an_entry_larger_than_any_that_could_be_written_is_not_adopted(tmp_path: Path) -> None:
+    entry = structs.replace(genesis(History()), evidence={"note": "x" * MAX_ENTRY_BYTES})
+    with pytest.raises(DamagedLedgerError, match="at most 1048576"):
+        Replica(tmp_path / "copy").adopt([entries.encode(entry)], expected_head="")
 
 
 def test_a_ledger_is_written_here_or_a_copy_and_never_both(ledger: Ledger, golden: Path, tmp_path: Path) -> None:
