@@ -13,14 +13,14 @@ from serving.problems import Problem
 
 
 class Offer:
-    """Reads ``ledger`` and ``store`` anew for each request; what the generations named so far is remembered."""
+    """Reads ``ledger`` and ``store`` anew for each request; what a generation names is remembered."""
 
     def __init__(self, ledger: Ledger, store: Store) -> None:
         """Offer these; nothing is read yet."""
         self._ledger = ledger
         self._store = store
-        self._known: set[str] = set()  # what was named by the generations up to the next
-        self._known_generation = 0
+        self._read: set[int] = set()  # the generations that were looked into,
+        self._known: set[str] = set()  # and the digests they name, with what those pin
 
     def page(self, after: int) -> LedgerPage:
         """Return the entries past generation ``after``.
@@ -57,12 +57,15 @@ class Offer:
             raise Problem(503, f"the bundle {digest}: {error}") from None
 
     def _is_named(self, digest: str) -> bool:
-        """Tell whether the ledger names ``digest``, or what it names pins it; read is only what is new since."""
-        for generation in self._ledger.generations():
-            if generation > self._known_generation:
-                self._known.update(named_by(self._ledger.read(generation).entry))
-                self._known_generation = generation
-        return digest in self._known or any(digest in self._pins(named) for named in self._known)
+        """Tell whether the ledger names ``digest``, or what it names pins it; the newest are read first, and each once."""
+        for generation in reversed(self._ledger.generations()):
+            if digest in self._known:
+                return True
+            if generation not in self._read:
+                named = named_by(self._ledger.read(generation).entry)
+                self._known.update(named, *map(self._pins, named - self._known))
+                self._read.add(generation)
+        return digest in self._known
 
     def _pins(self, digest: str) -> tuple[str, ...]:
         try:
