@@ -268,6 +268,13 @@ static PyObject *fast_path_hash(PyObject *module, PyObject *args) {
     return PyLong_FromUnsignedLongLong(blake2b((const uint8_t *)bytes.at, (size_t)size, person.at));
 }
 
+static PyObject *fast_path_crc32(PyObject *module, PyObject *data) {
+    (void)module;
+    Text bytes;
+    if (as_text(data, &bytes) < 0) return NULL;
+    return PyLong_FromUnsignedLong(crc32(bytes.at, bytes.size));
+}
+
 static PyMethodDef type_methods[] = {
     {"decide", (PyCFunction)FastPath_decide, METH_VARARGS,
      "decide(body, is_bare, at, at_us, times, /)\n--\n\nReturn what was decided and whether it was a batch, or None."},
@@ -295,6 +302,7 @@ static int add_type(PyObject *module, const char *name, PyType_Spec *of) {
 }
 
 static int execute(PyObject *module) {
+    make_crc_tables();
     return add_type(module, "FastPath", &spec) < 0 || add_type(module, "Marks", &marks_spec) < 0 ? -1 : 0;
 }
 
@@ -303,6 +311,7 @@ static PyMethodDef methods[] = {
     {"number", fast_path_number, METH_O, "number(text, /)\n--\n\nReturn the number that JSON text is, None for none."},
     {"instant", fast_path_instant, METH_O, "instant(text, /)\n--\n\nReturn the microseconds from 1970 to an instant, or None."},
     {"blake2b", fast_path_hash, METH_VARARGS, "blake2b(data, person, /)\n--\n\nReturn eight bytes of BLAKE2b as a number."},
+    {"crc32", fast_path_crc32, METH_O, "crc32(data, /)\n--\n\nReturn the CRC-32 of bytes."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import config
+from features import config, spool
 from features.clock import ReplayClock
 from features.records import Decision, DestinationState, Outcome
 from models import compiling, durations, router
@@ -116,9 +116,13 @@ class Recording(Recorder):
 
     kept: list[bytes]
 
-    def append(self, *payloads: bytes) -> list[int]:
-        self.kept += payloads
-        return super().append(*payloads)
+    def append_lines(self, lines: Sequence[bytes]) -> list[int]:
+        for line in lines:
+            payload = spool.decode_line(line[:-1])
+            assert payload is not None, "the checksum must hold"
+            assert line.endswith(b"\n")
+            self.kept.append(payload)
+        return super().append_lines(lines)
 
 
 @dataclass
