@@ -81,6 +81,14 @@ static PyObject *decide_all(FastPath *self, int is_bare, const Moment *moment, i
     return decided;
 }
 
+/* Begin with what a request brings; memory that once failed may be there again. */
+static void clear_desk(Desk *desk, const double *times, Py_ssize_t n_times) {
+    Output *outputs[] = {&desk->rows, &desk->categories, &desk->record, &desk->answer, &desk->hashed};
+    for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++) outputs[i]->failed = 0;
+    desk->times = times;
+    desk->n_times = n_times;
+}
+
 /* Whether bytes are UTF-8, by Python's own reader. */
 static int is_unicode(const char *bytes, Py_ssize_t n) {
     PyObject *text = PyUnicode_DecodeUTF8(bytes, n, NULL);
@@ -101,15 +109,15 @@ static PyObject *FastPath_decide(FastPath *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "y*py#Ly*", &body, &is_bare, &moment.at_text.at, &at_size, &at_us, &times)) return NULL;
     moment.at_text.size = (size_t)at_size;
     moment.at_us = at_us;
-    self->desk.times = times.buf;
-    self->desk.n_times = times.len / (Py_ssize_t)sizeof(double);
-    if (!self->is_busy && read_json(&self->desk.json, body.buf, (size_t)body.len)
-        && (self->desk.json.is_ascii || is_unicode(body.buf, body.len))) {
-        self->is_busy = 1; /* a model may run Python, and with it somebody who asks as well */
-        decided = decide_all(self, is_bare, &moment, &is_batch);
+    if (!self->is_busy) { /* a model may run Python, and with it somebody who asks as well: nothing of the desk is touched */
+        self->is_busy = 1;
+        clear_desk(&self->desk, times.buf, times.len / (Py_ssize_t)sizeof(double));
+        if (read_json(&self->desk.json, body.buf, (size_t)body.len)
+            && (self->desk.json.is_ascii || is_unicode(body.buf, body.len)))
+            decided = decide_all(self, is_bare, &moment, &is_batch);
+        trim_json(&self->desk.json);
         self->is_busy = 0;
     }
-    if (!self->is_busy) trim_json(&self->desk.json);
     PyBuffer_Release(&body);
     PyBuffer_Release(&times);
     if (decided) return Py_BuildValue("(NN)", decided, PyBool_FromLong(is_batch));
