@@ -78,7 +78,7 @@ class Exchange:
 
         Where one of the connection waits for a release, it waits no longer: answers keep the order of their requests.
         """
-        if (earlier := self._lobby.call(connection)) is not None:
+        if self._lobby and (earlier := self._lobby.call(connection)) is not None:
             self._queue.append(earlier)
         self._queue.append(_Waiting(connection, request, response))
 

@@ -30,7 +30,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-# A decision that was made: what to answer and to log, the event's fingerprint, the id that the client gave the decision or
+# A decision that was made: what to answer, its line in the spool, the event's fingerprint, the id that the client gave the decision or
 # None, what metrics count it under, and its microseconds. A plain tuple, which costs the least.
 Made = tuple[bytes, bytes, int, str | None, tuple[str, str, str], float]
 

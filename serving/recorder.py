@@ -1,6 +1,6 @@
 """The shim's hand on the spool: appends records, knows where each one lies, reads it back, and recovers from a failing disk."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from features import spool
@@ -68,7 +68,10 @@ class Recorder:
             counts as accepted, whatever was held before stays held. A refused write ends its segment, so that a torn line
             spoils nothing after it.
         """
-        lines = [spool.encode_line(payload) for payload in payloads]
+        return self.append_lines([spool.encode_line(payload) for payload in payloads])
+
+    def append_lines(self, lines: Sequence[bytes]) -> list[int]:
+        """Append payloads that are whole lines already, as `append` does."""
         places: list[int] = []
         try:
             places = self._hold(lines)
@@ -158,7 +161,7 @@ class Recorder:
             pass  # ingest may tidy a segment away while we read
         self._followed[path] = index, start
 
-    def _hold(self, lines: list[bytes]) -> list[int]:
+    def _hold(self, lines: Sequence[bytes]) -> list[int]:
         """Hold lines at the places they will have; segments turn here alone, where places are counted."""
         n_bytes = sum(map(len, lines))
         if self._writer is not None and not self._held and self._size and self._size + n_bytes > self._segment_bytes:

@@ -7,6 +7,7 @@ from serving.heads import KnownHeads
 from serving.messages import Response
 
 _MAX_HEADS = 256
+_NOT_MODIFIED = int(HTTPStatus.NOT_MODIFIED)  # a member of an enumeration is found slowly
 
 
 class Replies:
@@ -29,7 +30,7 @@ class Replies:
         """Return the bytes of ``response``; ``closing`` says that none follows, ``headless`` is the answer to a HEAD."""
         head = self._heads.get((response.status, response.headers)) or self._head(response)
         end = b"connection: close\r\n\r\n" if closing else b"\r\n"
-        if response.status == HTTPStatus.NOT_MODIFIED:
+        if response.status == _NOT_MODIFIED:
             return b"%b%b%b" % (head, self._date, end)
         body = b"" if headless else response.body
         return b"%b%bcontent-length: %d\r\n%b%b" % (head, self._date, len(response.body), end, body)

@@ -142,7 +142,7 @@ class Shim:
         if known or len(set(marks)) < len(marks):
             return None
         try:
-            places = self.recorder.append(*[each[1] for each in made])
+            places = self.recorder.append_lines([each[1] for each in made])
         except OSError:
             return None
         for (_, _, mark, own_id, key, latency_us), place in zip(made, places, strict=True):

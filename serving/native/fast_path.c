@@ -81,6 +81,14 @@ static PyObject *decide_all(FastPath *self, int is_bare, const Moment *moment, i
     return decided;
 }
 
+/* Begin with what a request brings; memory that once failed may be there again. */
+static void clear_desk(Desk *desk, const double *times, Py_ssize_t n_times) {
+    Output *outputs[] = {&desk->rows, &desk->categories, &desk->record, &desk->answer, &desk->hashed};
+    for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++) outputs[i]->failed = 0;
+    desk->times = times;
+    desk->n_times = n_times;
+}
+
 /* Whether bytes are UTF-8, by Python's own reader. */
 static int is_unicode(const char *bytes, Py_ssize_t n) {
     PyObject *text = PyUnicode_DecodeUTF8(bytes, n, NULL);
@@ -101,15 +109,15 @@ static PyObject *FastPath_decide(FastPath *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "y*py#Ly*", &body, &is_bare, &moment.at_text.at, &at_size, &at_us, &times)) return NULL;
     moment.at_text.size = (size_t)at_size;
     moment.at_us = at_us;
-    self->desk.times = times.buf;
-    self->desk.n_times = times.len / (Py_ssize_t)sizeof(double);
-    if (!self->is_busy && read_json(&self->desk.json, body.buf, (size_t)body.len)
-        && (self->desk.json.is_ascii || is_unicode(body.buf, body.len))) {
-        self->is_busy = 1; /* a model may run Python, and with it somebody who asks as well */
-        decided = decide_all(self, is_bare, &moment, &is_batch);
+    if (!self->is_busy) { /* a model may run Python, and with it somebody who asks as well: nothing of the desk is touched */
+        self->is_busy = 1;
+        clear_desk(&self->desk, times.buf, times.len / (Py_ssize_t)sizeof(double));
+        if (read_json(&self->desk.json, body.buf, (size_t)body.len)
+            && (self->desk.json.is_ascii || is_unicode(body.buf, body.len)))
+            decided = decide_all(self, is_bare, &moment, &is_batch);
+        trim_json(&self->desk.json);
         self->is_busy = 0;
     }
-    if (!self->is_busy) trim_json(&self->desk.json);
     PyBuffer_Release(&body);
     PyBuffer_Release(&times);
     if (decided) return Py_BuildValue("(NN)", decided, PyBool_FromLong(is_batch));
@@ -268,6 +276,13 @@ static PyObject *fast_path_hash(PyObject *module, PyObject *args) {
     return PyLong_FromUnsignedLongLong(blake2b((const uint8_t *)bytes.at, (size_t)size, person.at));
 }
 
+static PyObject *fast_path_crc32(PyObject *module, PyObject *data) {
+    (void)module;
+    Text bytes;
+    if (as_text(data, &bytes) < 0) return NULL;
+    return PyLong_FromUnsignedLong(crc32(bytes.at, bytes.size));
+}
+
 static PyMethodDef type_methods[] = {
     {"decide", (PyCFunction)FastPath_decide, METH_VARARGS,
      "decide(body, is_bare, at, at_us, times, /)\n--\n\nReturn what was decided and whether it was a batch, or None."},
@@ -295,6 +310,7 @@ static int add_type(PyObject *module, const char *name, PyType_Spec *of) {
 }
 
 static int execute(PyObject *module) {
+    make_crc_tables();
     return add_type(module, "FastPath", &spec) < 0 || add_type(module, "Marks", &marks_spec) < 0 ? -1 : 0;
 }
 
@@ -303,6 +319,7 @@ static PyMethodDef methods[] = {
     {"number", fast_path_number, METH_O, "number(text, /)\n--\n\nReturn the number that JSON text is, None for none."},
     {"instant", fast_path_instant, METH_O, "instant(text, /)\n--\n\nReturn the microseconds from 1970 to an instant, or None."},
     {"blake2b", fast_path_hash, METH_VARARGS, "blake2b(data, person, /)\n--\n\nReturn eight bytes of BLAKE2b as a number."},
+    {"crc32", fast_path_crc32, METH_O, "crc32(data, /)\n--\n\nReturn the CRC-32 of bytes."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -79,7 +79,7 @@ static int Marks_init(Marks *self, PyObject *args, PyObject *kwargs) {
     }
     size_t size = 4;
     self->half = (size_t)capacity / 2;
-    while (size < self->half + self->half / 3 + 2) size *= 2; /* three quarters full at the most */
+    while (size < self->half + self->half / 4 + 2) size *= 2; /* four fifths full at the most */
     self->mask = size - 1;
     self->young = calloc(size, sizeof(Remembered));
     self->old = calloc(size, sizeof(Remembered));

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "choice.h"
+#include "crc32.h"
 
 /* When a request was begun, and the instant it is decided at. */
 typedef struct {
@@ -220,17 +221,27 @@ static void put_features(Output *out, const Desk *desk) {
     PUT(out, "]");
 }
 
+/* Put the checksum of a line before it, and its end behind it. */
+static void seal_line(Output *out) {
+    static const char HEX[] = "0123456789abcdef";
+    if (out->failed) return;
+    const uint32_t crc = crc32(out->bytes + 9, out->size - 9);
+    for (int digit = 0; digit < 8; digit++) out->bytes[digit] = HEX[crc >> (28 - 4 * digit) & 0xf];
+    PUT(out, "\n");
+}
+
 static double count_us(const struct timespec *started) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)(now.tv_sec - started->tv_sec) * 1e6 + (double)(now.tv_nsec - started->tv_nsec) / 1e3;
 }
 
-/* Write the record, and return how long the decision took. */
+/* Write the record as a line of the spool (see features/spool.py), and return how long the decision took. */
 static double write_record(Desk *desk, const Choice *choice, const double *statically, uint64_t mark, const Moment *moment) {
     const Question *asked = &desk->asked;
     Output *out = &desk->record;
     out->size = 0;
+    PUT(out, "00000000 "); /* for the checksum */
     put_origin(out, desk, mark, moment);
     put_choice(out, desk, choice);
     put_policies(out, asked, statically);
@@ -247,6 +258,7 @@ static double write_record(Desk *desk, const Choice *choice, const double *stati
     PUT(out, ",\"latency_us\":");
     put_double(out, latency_us);
     PUT(out, "}");
+    seal_line(out);
     return latency_us;
 }
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import config
+from features import config, spool
 from features.clock import ReplayClock
 from features.records import Decision, DestinationState, Outcome
 from models import compiling, durations, router
@@ -116,9 +116,13 @@ class Recording(Recorder):
 
     kept: list[bytes]
 
-    def append(self, *payloads: bytes) -> list[int]:
-        self.kept += payloads
-        return super().append(*payloads)
+    def append_lines(self, lines: Sequence[bytes]) -> list[int]:
+        for line in lines:
+            payload = spool.decode_line(line[:-1])
+            assert payload is not None, "the checksum must hold"
+            assert line.endswith(b"\n")
+            self.kept.append(payload)
+        return super().append_lines(lines)
 
 
 @dataclass
@@ -524,6 +528,37 @@ def test_a_model_that_raises_is_told_of_and_stood_in_for(tmp_path: Path, models:
     assert told == whole.ask(body)
     assert "fallback" in told[1][0].reason
     assert fast.shim.releases.faults == whole.shim.releases.faults != []  # type: ignore[attr-defined]
+
+
+def test_a_model_that_leads_back_into_the_shim_changes_nothing_of_what_is_under_way(
+    tmp_path: Path, models: dict[str, Model]
+) -> None:
+    """The question asked meanwhile is another, at another time, and larger."""
+    inner = msgspec.json.encode([request(number) for number in (31, 32)])
+
+    class Curious(router.Router):
+        side: Side | None = None
+
+        def score_matrix(self, matrix: Any) -> router.Scores:
+            asker, self.side = self.side, None  # once
+            if asker is not None:
+                told = asker.shim.fast_path.decide(
+                    asker.shim.releases.view, inner, AT + timedelta(hours=5), is_bare=False
+                )
+                assert told is None, "the desk is taken"
+            return super().score_matrix(matrix)
+
+    loaded = models["full"].router
+    assert isinstance(loaded, router.Router)
+    curious = Curious(loaded.card, loaded.boosters)
+    view = StreamView(mode="on", generation=1, champion=Model("curious", curious))
+    fast, whole = (side(tmp_path / str(fast), plan_of("epsilon"), view, is_fast=fast) for fast in (True, False))
+    for number in (1, 2, 5):
+        curious.side = fast
+        body = msgspec.json.encode([request(number), request(number + 40)])
+        told = fast.ask(body)
+        assert curious.side is None
+        assert told == whole.ask(body)
 
 
 def test_a_new_release_is_followed(pair: Callable[..., tuple[Side, Side]], models: dict[str, Model]) -> None:

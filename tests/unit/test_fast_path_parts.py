@@ -5,6 +5,7 @@ import json
 import math
 import random
 import struct
+import zlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -126,3 +127,8 @@ def test_another_instant_is_left_to_others(text: str) -> None:
 def test_the_hash_is_that_of_hashlib(content: bytes, person: bytes) -> None:
     expected = hashlib.blake2b(content, digest_size=8, person=person).digest()
     assert _fast_path.blake2b(content, person) == int.from_bytes(expected, "big")
+
+
+@given(content=st.binary(max_size=300))
+def test_the_checksum_is_that_of_zlib(content: bytes) -> None:
+    assert _fast_path.crc32(content) == zlib.crc32(content)
