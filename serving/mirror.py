@@ -168,7 +168,7 @@ class Mirror:
             if history.generation >= found.generation:
                 break
             if len(files) > MAX_BEHIND:
-                raise PageError(f"more than {MAX_BEHIND} generations are new: copy the ledger's files first")
+                raise PageError(f"more than {MAX_BEHIND} generations are new, which are more than are taken")
         return files, history.head
 
     def _fetch_all(self, digests: Iterable[str]) -> None:

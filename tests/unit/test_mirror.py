@@ -166,7 +166,7 @@ def test_more_than_can_be_held_at_once_is_refused(pair: Pair, monkeypatch: pytes
     monkeypatch.setattr(mirror, "MAX_BEHIND", 1)
     for text in "abc":
         pair.up.release(text)
-    with pytest.raises(PageError, match="copy the ledger's files first"):
+    with pytest.raises(PageError, match="more than are taken"):
         pair.mirror.poll()
     assert pair.files() == {}
 
