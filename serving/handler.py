@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote
 
@@ -11,9 +10,12 @@ import msgspec
 
 from features import clock
 from features.clock import ReplayClock
-from serving import inference, intake, inventory, metrics, openapi, problems, routes
+from models.releases.ledger import Ledger
+from models.releases.store import Store
+from serving import inference, intake, inventory, metrics, openapi, parcel, problems, routes
 from serving.access import Door, Role
-from serving.messages import Request, Response, as_json, as_tagged, read_body, wait_seconds
+from serving.messages import Request, Response, as_awaited, as_json, as_tagged, generation_after, read_body
+from serving.offer import Offer
 from serving.overrides import StopRequest
 from serving.plan import StreamPlan
 from serving.problems import Problem
@@ -43,6 +45,7 @@ class Handler:
         self._shim = shim
         self._settings = settings
         self._door = Door(host=settings.host, master=settings.token, tokens=settings.role_tokens)
+        self._offer = Offer(Ledger(settings.ledger_path), Store(settings.store_path))
         self.draining = False
         answers: Mapping[routes.Name, _Answer] = {
             "decide": self._decide,
@@ -53,6 +56,8 @@ class Handler:
             "list_states": self._list_states,
             "show_model": self._show_model,
             "show_forecast": self._show_forecast,
+            "show_ledger": self._show_ledger,
+            "fetch_bundle": self._fetch_bundle,
             "list_overrides": self._list_overrides,
             "set_override": self._set_override,
             "clear_override": self._clear_override,
@@ -207,12 +212,17 @@ class Handler:
         return Response(200, _ENCODER.encode(decision), recorded=True)
 
     def _show_model(self, request: Request, name: str) -> Response:
-        seconds = wait_seconds(request)
-        response = as_tagged(request, inventory.current_model(self._shim.releases.view, name))
-        return response._replace(wait_seconds=seconds) if response.status == HTTPStatus.NOT_MODIFIED else response
+        return as_awaited(request, inventory.current_model(self._shim.releases.view, name))
 
     def _show_forecast(self, request: Request, series: str) -> Response:
         return as_tagged(request, inventory.forecast(self._shim.releases.view, series))
+
+    def _show_ledger(self, request: Request, _: str) -> Response:
+        # Those who wait are called when another release is served: the follower makes a view of every head it takes.
+        return as_awaited(request, self._offer.page(generation_after(request)))
+
+    def _fetch_bundle(self, _: Request, digest: str) -> Response:
+        return Response(200, self._offer.bundle(digest), (("content-type", parcel.CONTENT_TYPE),))
 
     def _list_overrides(self, _: Request, __: str) -> Response:
         self._shim.overrides.refresh()

@@ -66,6 +66,8 @@ def fast_streams(shim: Shim) -> dict[str, bool]:
 def problems(shim: Shim) -> list[str]:
     """Return everything that is not as it should be, in words; none when all is well."""
     found = [f"release: {what}: {why}" for what, why in shim.releases.rejections().items()]
+    if shim.mirror is not None and (failure := shim.mirror.failure):
+        found.append(f"mirror: {failure}")
     if shim.recorder.failure:
         found.append(f"spool: {shim.recorder.failure}; {shim.recorder.n_refused} records refused so far")
     if shim.overrides.failure:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qs
@@ -16,6 +17,7 @@ T = TypeVar("T")
 
 JSON = "application/json"
 MAX_WAIT_SECONDS = 60.0  # less than any connection is kept for
+_GENERATION_DIGITS = 8
 _ENCODER = msgspec.json.Encoder()
 _JSON_HEADERS = (("content-type", JSON),)
 
@@ -84,6 +86,27 @@ def wait_seconds(request: Request) -> float:
     if not 0.0 <= seconds <= MAX_WAIT_SECONDS:
         raise Problem(422, f"wait must be 0 to {MAX_WAIT_SECONDS:g} seconds, got {text!r}", "wait")
     return seconds
+
+
+def generation_after(request: Request) -> int:
+    """Return the generation beyond which the caller asks: ``?after=N``.
+
+    Raises
+    ------
+    Problem
+        422 for none.
+    """
+    text = parse_qs(request.query).get("after", ["0"])[-1]
+    if not (text.isascii() and text.isdigit() and len(text) <= _GENERATION_DIGITS):
+        raise Problem(422, f"after must be a generation, got {text!r}", "after")
+    return int(text)
+
+
+def as_awaited(request: Request, document: object) -> Response:
+    """Answer as `as_tagged`, and let wait for another release who has the document already and wishes to; raises as `wait_seconds`."""
+    seconds = wait_seconds(request)
+    response = as_tagged(request, document)
+    return response._replace(wait_seconds=seconds) if response.status == HTTPStatus.NOT_MODIFIED else response
 
 
 def as_tagged(request: Request, document: object) -> Response:

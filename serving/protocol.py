@@ -44,6 +44,7 @@ class HttpProtocol(asyncio.Protocol):
         self._last = False  # no request follows those that wait
         self._reading = True
         self._unread = False  # the other side does not read what it is sent
+        self._n_unread = 0  # how many bytes of it, when last looked at
         self._begun = b""  # what the parser was given last, where a head begins with it
         self._begin()
 
@@ -89,6 +90,7 @@ class HttpProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Read no more of one who does not read."""
         self._unread = True
+        self._n_unread = self._n_outstanding()
         self._throttle()
         self._wait(self._limits.write_seconds)
 
@@ -103,6 +105,8 @@ class HttpProtocol(asyncio.Protocol):
         if self._state == "body":
             self._refuse(Problem(408, f"the body did not arrive within {self._limits.body_seconds:g} s"))
             self._exchange.settle()
+        elif self._unread and self._is_catching_up():
+            self._wait(self._limits.write_seconds)
         elif self._state == "idle" and not self._unread and self._transport is not None:
             self._transport.close()
         else:
@@ -129,6 +133,7 @@ class HttpProtocol(asyncio.Protocol):
         self._transport.write(self._replies.encode(response, closing=ends, headless=headless))
         if not ends:
             if not self._reading:
+                self._n_unread = self._n_outstanding()
                 self._throttle()
             return
         if self._state == "closing":
@@ -334,6 +339,14 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._reading = reading
         (self._transport.resume_reading if reading else self._transport.pause_reading)()
+
+    def _is_catching_up(self) -> bool:
+        """Return whether a good part of what was outstanding has been read since last looked: a large answer takes its time."""
+        before, self._n_unread = self._n_unread, self._n_outstanding()
+        return self._n_unread <= before - self._limits.max_unread_bytes // 4
+
+    def _n_outstanding(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def _wait(self, seconds: float) -> None:
         self.deadline = self._loop.time() + seconds

@@ -6,16 +6,18 @@ from typing import Any, Literal
 
 from features.cloudevents import DecisionRequest
 from features.records import Decision, Outcome
-from serving import inference
+from serving import inference, parcel
 from serving.access import Role
 from serving.answer import Answer
 from serving.live import StateReport
 from serving.overrides import StopRequest
+from serving.page import LedgerPage
 
 Method = Literal["GET", "POST", "DELETE"]
 Name = Literal[
     "decide", "show_decision", "report", "adopt", "show_model", "show_forecast", "report_states", "list_states",
     "list_overrides", "set_override", "clear_override",
+    "show_ledger", "fetch_bundle",
     "live", "ready", "status", "metrics", "openapi",
     "describe_server", "describe_model", "model_ready", "infer",
 ]  # fmt: skip
@@ -75,6 +77,11 @@ TABLE: tuple[Route, ...] = (
           query=(("wait", False),), summary="What is served of a model; ?wait=SECONDS where it is the caller's already"),
     Route(method="GET", path="/v1/forecast/{series}", name="show_forecast", role="read", tagged=True,
           summary="The released forecast of a series"),
+    Route(method="GET", path="/v1/ledger", name="show_ledger", role="read", tagged=True, gives=LedgerPage,
+          query=(("after", False), ("wait", False)),
+          summary="The ledger past generation ?after=N, as it lies there; ?wait=SECONDS where it is the caller's already"),
+    Route(method="GET", path="/v1/bundles/{digest}", name="fetch_bundle", role="read", kind=parcel.CONTENT_TYPE,
+          summary="A bundle that the ledger names, as a tar"),
     Route(method="GET", path="/v1/overrides", name="list_overrides", role="read", summary="The overrides in force"),
     Route(method="POST", path="/v1/overrides", name="set_override", role="operate", takes=StopRequest, status=201,
           summary="Stop the AI on one stream, or on all"),

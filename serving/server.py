@@ -19,6 +19,7 @@ import uvloop
 from features import config
 from features.clock import Clock, ReplayClock, SystemClock
 from models.releases.ledger import Ledger
+from models.releases.replica import Replica
 from models.releases.store import Store
 from serving import memory
 from serving.asgi import Application
@@ -28,6 +29,7 @@ from serving.follower import Follower
 from serving.frames import FrameProtocol
 from serving.handler import Handler
 from serving.live import LiveStates
+from serving.mirror import Mirror
 from serving.overrides import OverrideJournal
 from serving.plan import Plan
 from serving.protocol import HttpProtocol
@@ -36,6 +38,7 @@ from serving.replies import Replies
 from serving.settings import Settings, SettingsError
 from serving.shelf import Shelf
 from serving.shim import Shim
+from serving.upstream import Upstream
 
 if TYPE_CHECKING:
     from serving.nats_service import NatsService
@@ -55,12 +58,17 @@ class Parts:
     shim: Shim
     follower: Follower
     handler: Handler
+    mirror: Mirror | None = None
 
     @contextlib.asynccontextmanager
     async def living(self) -> AsyncIterator[None]:
-        """Follow the ledger while entered; leave everything written down."""
+        """Follow the ledger, and copy it where it is another shim's, while entered; leave everything written down."""
         self.follower.start()
+        if self.mirror is not None:
+            self.mirror.start()
         yield
+        if self.mirror is not None:
+            self.mirror.stop()
         self.follower.stop()
         self.shim.debts.save()
         self.shim.recorder.close()
@@ -83,6 +91,7 @@ def wire(settings: Settings) -> Parts:
         state_path=settings.state_path / "served.json",
         poll_seconds=settings.poll_seconds,
     )
+    mirror = _mirror(settings, follower.wake)
     shim = Shim(
         plan=plan,
         clock=clock,
@@ -91,11 +100,12 @@ def wire(settings: Settings) -> Parts:
         recorder=Recorder(settings.spool_path, prefix=settings.spool_prefix, fsync=settings.fsync),
         memory=memory.of_capacity(settings.memory_decisions),
         debts=Debts(settings.state_path / "debts.json"),
+        mirror=mirror,
         live=LiveStates(plan, folder=settings.home / "shim" / "live", worker=settings.worker),
     )
     shim.warm()
     follower.restore()
-    return Parts(settings=settings, shim=shim, follower=follower, handler=Handler(shim, settings))
+    return Parts(settings=settings, shim=shim, follower=follower, handler=Handler(shim, settings), mirror=mirror)
 
 
 def build(settings: Settings) -> Application:
@@ -222,6 +232,20 @@ class Listener:
 
     def _connected(self) -> list[HttpProtocol | FrameProtocol]:
         return [*self._connections, *self._frames]
+
+
+def _mirror(settings: Settings, wake: Callable[[], None]) -> Mirror | None:
+    """Return what copies another shim's releases, None where none is named."""
+    if settings.upstream_url is None:
+        return None
+    return Mirror(
+        source=Upstream(url=settings.upstream_url, token=settings.upstream_token),
+        ledger=Replica(settings.ledger_path),
+        store=Store(settings.store_path),
+        folder=settings.mirror_path,
+        wake=wake,
+        poll_seconds=settings.poll_seconds,
+    )
 
 
 def _nats_service(exchange: Exchange, url: str | None, wake: Callable[[], None]) -> "NatsService | None":

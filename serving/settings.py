@@ -3,6 +3,7 @@
 import ipaddress
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,8 @@ class Settings(Home):
     outlive a power cut, not only the process. ``memory_decisions`` is how many decisions are remembered, so that a
     redelivered event receives the one it had. ``socket_path`` is where frames are taken besides, ``nats_url`` the broker
     over which requests are answered besides (user and password may stand in it), ``worker`` which of
-    several processes this is, on a port that they share (``shared_port``).
+    several processes this is, on a port that they share (``shared_port``). ``upstream_url`` is the shim whose ledger and
+    store are copied into ``home``, which is then nobody else's to write; ``upstream_token`` one of its tokens of role ``read``.
     """
 
     host: str = "127.0.0.1"
@@ -47,6 +49,8 @@ class Settings(Home):
     nats_url: str | None = field(default=None, repr=False)
     worker: int = 0
     shared_port: bool = False
+    upstream_url: str | None = None
+    upstream_token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse an address that others can reach and that no token guards."""
@@ -54,6 +58,10 @@ class Settings(Home):
             raise SettingsError(f"TURNOUT_HOST {self.host!r} is not a loopback address: set TURNOUT_TOKEN")
         if self.nats_url is not None:
             _check_broker(self.nats_url, guarded=bool(self.token or self.role_tokens))
+        if self.upstream_url is not None:
+            _check_upstream(self.upstream_url)
+        if not re.fullmatch(r"[!-~]*", self.upstream_token or ""):
+            raise SettingsError("TURNOUT_UPSTREAM_TOKEN must be printable ASCII without a space")
 
     @property
     def on_loopback(self) -> bool:
@@ -71,6 +79,11 @@ class Settings(Home):
         return self.home / "shim" / "overrides.journal"
 
     @property
+    def mirror_path(self) -> Path:
+        """Where what is copied of another shim arrives; all workers share it, and one of them copies."""
+        return self.home / "shim" / "mirror"
+
+    @property
     def spool_prefix(self) -> str:
         """What the names of this process's segments begin with."""
         return f"shim{self.worker}" if self.worker else "shim"
@@ -83,7 +96,8 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
     ``TURNOUT_TOKEN`` and
     ``TURNOUT_TOKEN_DECIDE``, ``_REPORT``, ``_OPERATE``, ``_READ``, ``TURNOUT_DURABLE``, ``TURNOUT_REPLAY`` and
     ``TURNOUT_FSYNC`` (1 is on), ``TURNOUT_MEMORY``, ``TURNOUT_MAX_BODY_BYTES``, ``TURNOUT_MAX_IN_FLIGHT``,
-    ``TURNOUT_MAX_CONNECTIONS``, ``TURNOUT_POLL_SECONDS`` (between two looks at the ledger); ``TURNOUT_WORKER`` is set by the supervisor of several.
+    ``TURNOUT_MAX_CONNECTIONS``, ``TURNOUT_POLL_SECONDS`` (between two looks at the ledger),
+    ``TURNOUT_UPSTREAM`` and ``TURNOUT_UPSTREAM_TOKEN``; ``TURNOUT_WORKER`` is set by the supervisor of several.
 
     Raises
     ------
@@ -107,6 +121,8 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         nats_url=environment.get("TURNOUT_NATS_URL") or None,
         worker=_count(environment, "TURNOUT_WORKER", 0),
         shared_port="TURNOUT_WORKER" in environment,
+        upstream_url=environment.get("TURNOUT_UPSTREAM") or None,
+        upstream_token=environment.get("TURNOUT_UPSTREAM_TOKEN") or None,
     )
 
 
@@ -127,6 +143,26 @@ def _check_broker(url: str, *, guarded: bool) -> None:
     if not guarded and not parts.username and not _is_loopback(parts.hostname):
         rule = "name a user and password in it, or set TURNOUT_TOKEN"
         raise SettingsError(f"TURNOUT_NATS_URL {parts.hostname!r} is not a loopback address: {rule}")
+
+
+def _check_upstream(url: str) -> None:
+    """Refuse what is no address of a shim; what is wrong is said without repeating a password."""
+    rule = "TURNOUT_UPSTREAM must be http://HOST:PORT or https://HOST:PORT"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises for one that is no number
+    except ValueError as error:
+        raise SettingsError(f"{rule}: {error}") from None
+    if parts.username is not None or parts.password is not None:
+        raise SettingsError(f"{rule}, got a user or password in it: set TURNOUT_UPSTREAM_TOKEN")
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.path.strip("/")
+        or parts.query
+        or parts.fragment
+    ):
+        raise SettingsError(f"{rule}, got {url!r}")
 
 
 def _limits(environment: Mapping[str, str]) -> Limits:

@@ -48,6 +48,14 @@ class Releases(Protocol):
         """Return what of the ledger is not served, and why."""
 
 
+class Copier(Protocol):
+    """What keeps the releases a copy of another shim's; `serving.mirror.Mirror` is one."""
+
+    @property
+    def failure(self) -> str:
+        """What keeps them from being one, "" when all is well."""
+
+
 class _Origin(Struct):
     """The first part of a logged decision, which says which event it was for."""
 
@@ -75,6 +83,7 @@ class Shim:
     memory: Memory
     metrics: Metrics = field(default_factory=Metrics)
     debts: Debts = field(default_factory=Debts)
+    mirror: Copier | None = None
     live: LiveStates = field(default=None)  # type: ignore[assignment]  # one of its own, by default
     fast_path: FastPath = field(init=False)
 

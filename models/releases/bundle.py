@@ -182,12 +182,18 @@ def _inspect(entry: os.DirEntry[str]) -> _Listing:
     if not stat.S_ISREG(status.st_mode):
         found = "a symbolic link" if entry.is_symlink() else "a folder" if entry.is_dir() else "a special file"
         raise ForeignFileError(entry.name, expected="a plain file", found=found)
-    _check_name(entry.name)
+    check_name(entry.name)
     return _Listing(entry.name, status.st_size)
 
 
-def _check_name(name: str) -> None:
-    """Refuse a name that is a path, is hidden, or has another suffix than a text file's."""
+def check_name(name: str) -> None:
+    """Refuse a file's name that is a path, is hidden, or has another suffix than a bundle's files have.
+
+    Raises
+    ------
+    ForeignFileError
+        Naming it.
+    """
     if not re.search(_FILE_PATTERN, name):
         raise ForeignFileError(ascii(name), expected=f"a name like {_FILE_PATTERN}", found="another")
     if not name.endswith(SUFFIXES):

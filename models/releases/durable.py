@@ -67,6 +67,20 @@ def lock(folder: Path, *, exclusive: bool) -> Iterator[None]:
         os.close(descriptor)
 
 
+def seize(path: Path) -> int | None:
+    """Take the lock file at ``path`` and return its descriptor, which holds it until it is closed or the process dies.
+
+    None where somebody else holds it: nothing is waited for.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 def _finish(descriptor: int, flush: Callable[[], None]) -> None:
     flush()
     os.fchmod(descriptor, READ_ONLY_FILE)

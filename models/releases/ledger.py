@@ -2,7 +2,9 @@
 
 An entry is written to a temporary file, synced, and given its generation's name by ``link(2)``, which fails if the name
 is taken: of two appenders that saw the same head exactly one wins, and the other is told. No reader ever sees half an
-entry. Appenders share a lock that a restore and a sweep hold alone, since they act on more than one name.
+entry. Appenders share a lock that a restore, a sweep and an adoption hold alone, since they act on more than one name.
+
+A ledger is written by appenders or is a copy of another, never both: a mark in the folder says that it is a copy.
 """
 
 import os
@@ -21,6 +23,7 @@ from models.releases.refusal import RuleBrokenError
 
 FAILPOINTS = ("append:checked", "append:written", "append:linked", "append:unlinked")
 MAX_ENTRY_BYTES = 1024 * 1024
+COPY_MARK = ".copy"  # the file that says so
 
 _GENERATION_FILE = re.compile(r"(\d{8})\.json")
 _TEMPORARY_PREFIX = ".append-"
@@ -46,6 +49,10 @@ class DamagedLedgerError(ValueError):
         self.generation = generation
 
 
+class ForeignLedgerError(RuntimeError):
+    """A ledger that is a copy of another where it must not be one, or the other way round."""
+
+
 class Ledger:
     """The generations in the folder ``root``. Reading needs no lock and no right to write."""
 
@@ -69,15 +76,11 @@ class Ledger:
         DamagedLedgerError
             If it is not there or not what was recorded.
         """
-        try:
-            with self._path(generation).open("rb") as file:
-                data = file.read(MAX_ENTRY_BYTES + 1)
-            recorded = entries.decode(data)
-        except (OSError, NotCanonicalError) as error:
-            raise DamagedLedgerError(generation, str(error)) from None
-        if recorded.entry.generation != generation:
-            raise DamagedLedgerError(generation, f"its entry says generation {recorded.entry.generation}")
-        return recorded
+        return self._open(generation)[1]
+
+    def read_file(self, generation: int) -> bytes:
+        """Return the bytes of one generation as they lie there; checked, and refused, as by `read`."""
+        return self._open(generation)[0]
 
     def head(self) -> Recorded | None:
         """Return the newest generation and its hash, None when there is none; one listing and one file are read.
@@ -154,6 +157,8 @@ class Ledger:
             If the head is another by now: names the generation that came first, its actor and its action.
         RuleBrokenError
             If the entry may not follow; a restore must come by `restore`.
+        ForeignLedgerError
+            If the ledger is a copy of another.
         DamagedLedgerError
             If the chain does not hold.
         OSError
@@ -168,12 +173,17 @@ class Ledger:
         ------
         ValueError
             If ``entry`` is not a restore above that generation and hash.
-        LedgerConflictError, RuleBrokenError, DamagedLedgerError, OSError
+        LedgerConflictError, RuleBrokenError, ForeignLedgerError, DamagedLedgerError, OSError
             As `append` does.
         """
         if entry.gap is None or (entry.gap.generation, entry.gap.hash) != above:
             raise ValueError(f"the entry must continue above {above}, its gap is {entry.gap}")
         return self._record(entry, entry.previous, exclusive=True)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the ledger is a copy of another, which ``models.releases.replica`` keeps: nothing is appended to it."""
+        return (self._root / COPY_MARK).exists()
 
     def sweep(self) -> tuple[str, ...]:
         """Remove what killed appenders left behind and return its names; waits for the appends that are under way."""
@@ -185,12 +195,25 @@ class Ledger:
                 leftover.unlink()
         return tuple(leftover.name for leftover in leftovers)
 
+    def _open(self, generation: int) -> tuple[bytes, Recorded]:
+        try:
+            with self._path(generation).open("rb") as file:
+                data = file.read(MAX_ENTRY_BYTES + 1)
+            recorded = entries.decode(data)
+        except (OSError, NotCanonicalError) as error:
+            raise DamagedLedgerError(generation, str(error)) from None
+        if recorded.entry.generation != generation:
+            raise DamagedLedgerError(generation, f"its entry says generation {recorded.entry.generation}")
+        return data, recorded
+
     def _record(self, entry: Entry, expected_head: str, *, exclusive: bool) -> str:
         entry = rules.normalise(entry)
         if (entry.action == "restore") != exclusive:
             raise RuleBrokenError("action", entry.generation, f"{entry.action!r} does not come this way")
         durable.make_folder(self._root)
         with durable.lock(self._root, exclusive=exclusive):
+            if self.is_copy:
+                raise ForeignLedgerError(f"{entry.action!r} cannot be recorded: the ledger is a copy of another's")
             history = self.history()
             if history.hash != expected_head:
                 raise LedgerConflictError(expected_head, self._winner(entry.generation, history))

@@ -1,6 +1,9 @@
+import io
 import json
 import math
+import tarfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,10 @@ from hypothesis import strategies as st
 from features import config, spool
 from features.clock import ReplayClock
 from features.records import Candidate, Decision, Event, Outcome
+from models.releases import bundle, transitions
+from models.releases.ledger import Ledger
+from models.releases.store import Store
+from models.releases.transitions import Attribution
 from serving import routes
 from serving.access import ROLES, Role
 from serving.case import Question
@@ -65,6 +72,13 @@ class FakeReleases:
 
     def rejections(self) -> dict[str, str]:
         return self.rejected
+
+
+@dataclass
+class FakeMirror:
+    """A mirror that fails, or not."""
+
+    failure: str
 
 
 def handler(folder: Path, view: ReleaseView | None = None, **options: Any) -> Handler:
@@ -615,6 +629,53 @@ def test_a_decision_that_no_client_can_have_made_is_refused(shim: Handler, chang
     response = shim.handle(Request("POST", "/v1/fallbacks", "", JSON, body))
     assert response.status == 422
     assert shim.handle(Request("GET", "/v1/decisions/mine")).status == 404
+
+
+def test_the_ledger_is_told_past_a_generation_tagged_and_may_be_waited_for(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    by = Attribution(actor="ada", reason="drill", at=AT)
+    ledger.append(transitions.genesis(streams={"orders": "off"}, by=by), expected_head="")
+    shim = handler(tmp_path)
+    told = ask(shim, "GET", "/v1/ledger")
+    assert (told.status, told.wait_seconds) == (200, 0.0)
+    assert (tmp_path / "ledger" / "00000001.json").read_bytes() in told.body
+    tag = dict(told.headers)["etag"]
+    again = ask(shim, "GET", "/v1/ledger", query="after=0&wait=7", headers={"if-none-match": tag})
+    assert (again.status, again.wait_seconds) == (304, 7.0)
+    past = ask(shim, "GET", "/v1/ledger", query="after=1&wait=7", headers={"if-none-match": tag})
+    assert (past.status, past.wait_seconds, json.loads(past.body)["entries"]) == (200, 0.0, [])
+
+
+@pytest.mark.parametrize("query", ["after=-1", "after=x", "after=1.5", "after=%C2%B2", "after=123456789", "wait=61"])
+def test_a_generation_or_a_time_that_is_none_is_named(shim: Handler, query: str) -> None:
+    status, told = read(ask(shim, "GET", "/v1/ledger", query=query))
+    assert (status, told["path"]) == (422, query.partition("=")[0])
+
+
+def test_a_bundle_that_the_ledger_names_is_sent_as_a_tar(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "model.txt").write_text("tree")
+    digest = Store(tmp_path / "store").put(tmp_path / "made", digest=bundle.seal(tmp_path / "made", kind="router"))
+    shim, ledger = handler(tmp_path), Ledger(tmp_path / "ledger")
+    assert ask(shim, "GET", f"/v1/bundles/{digest}").status == 404
+    by = Attribution(actor="ada", reason="drill", at=AT)
+    ledger.append(transitions.genesis(streams={"orders": "off"}, by=by), expected_head="")
+    history = ledger.history()
+    entry = transitions.release_model(history, name="forecaster", digest=digest, by=by)
+    ledger.append(entry, expected_head=history.hash)
+    told = ask(shim, "GET", f"/v1/bundles/{digest}")
+    assert (told.status, told.headers) == (200, (("content-type", "application/x-tar"),))
+    with tarfile.open(fileobj=io.BytesIO(told.body)) as archive:
+        assert archive.getnames() == ["manifest.json", "model.txt"]
+    (tmp_path / "store" / digest).chmod(0o700)
+
+
+def test_what_keeps_a_mirror_from_being_one_is_a_problem(shim: Handler) -> None:
+    shim._shim.mirror = FakeMirror("http://up:8100: cannot be reached")
+    assert read(ask(shim, "GET", "/status"))[1]["problems"] == ["mirror: http://up:8100: cannot be reached"]
+    assert read(ask(shim, "GET", "/health/ready"))[1]["status"] == "degraded"
+    shim._shim.mirror = FakeMirror("")
+    assert read(ask(shim, "GET", "/status"))[1]["problems"] == []
 
 
 LIVE_PLAN = Plan.of(

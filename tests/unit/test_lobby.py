@@ -12,6 +12,9 @@ import pytest
 
 from features import config
 from features.clock import ReplayClock
+from models.releases import transitions
+from models.releases.ledger import Ledger
+from models.releases.transitions import Attribution
 from serving.exchange import Exchange
 from serving.handler import Handler
 from serving.limits import Limits
@@ -170,5 +173,23 @@ def test_a_wait_of_no_sensible_length_is_refused(tmp_path: Path, seconds: str) -
         assert response.status == 422
         assert json.loads(response.body)["path"] == "wait"
         assert seconds in json.loads(response.body)["detail"]
+
+    at_desk(tmp_path, act)
+
+
+def test_who_has_the_whole_ledger_waits_until_another_release_is_served(tmp_path: Path) -> None:
+    async def act(desk: Desk) -> None:
+        ledger = Ledger(tmp_path / "ledger")
+        tag = dict(desk.handler.handle(Request("GET", "/v1/ledger")).headers)["etag"]
+        asked = Request("GET", "/v1/ledger", "after=0&wait=30", {"if-none-match": tag})
+        desk.exchange.submit(desk.caller, asked)
+        desk.exchange.settle()
+        by = Attribution(actor="ada", reason="drill", at=datetime(2026, 11, 24, tzinfo=UTC))
+        ledger.append(transitions.genesis(streams={"orders": "off"}, by=by), expected_head="")
+        desk.exchange.look()
+        assert desk.caller.told == []
+        desk.releases.view = view(1)
+        desk.exchange.look()
+        assert desk.caller.told == [(200, 1)]
 
     at_desk(tmp_path, act)

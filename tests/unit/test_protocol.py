@@ -508,3 +508,35 @@ def test_s10_four_hundred_slow_heads_are_all_cut_and_a_probe_stays_green_meanwhi
                 writer.close()
 
     exchange(talk, replace(NARROW, head_seconds=0.5))
+
+
+def test_a_large_answer_may_take_its_time_where_it_is_read_and_is_cut_where_it_is_not() -> None:
+    class Pipe:
+        """A transport whose reader takes what the test says."""
+
+        n_left, is_cut = 3_000_000, False
+
+        def get_write_buffer_size(self) -> int:
+            return self.n_left
+
+        def pause_reading(self) -> None:
+            """Read no more."""
+
+        def abort(self) -> None:
+            self.is_cut = True
+
+    async def run() -> None:
+        of = Exchange(FakeHandler(), FakeShim(), NARROW)  # type: ignore[arg-type] # fakes of the same shape
+        connection, pipe = HttpProtocol(of, Replies(), set()), Pipe()
+        connection._transport = pipe  # type: ignore[assignment]
+        connection.pause_writing()
+        for n_left in (2_000_000, 1_000_000):
+            pipe.n_left, connection.deadline = n_left, 0.0
+            connection.expire()
+            assert not pipe.is_cut
+            assert connection.deadline > asyncio.get_running_loop().time()
+        pipe.n_left -= NARROW.max_unread_bytes // 4 - 1
+        connection.expire()
+        assert pipe.is_cut
+
+    asyncio.run(run())

@@ -79,3 +79,28 @@ def test_a_broker_on_loopback_or_with_a_key_to_it_is_taken_and_its_password_is_n
     guarded = settings.read({"TURNOUT_NATS_URL": "tls://ann:secret@broker.example:4222"})
     assert "secret" not in repr(guarded)
     assert settings.read({"TURNOUT_NATS_URL": "nats://broker.example", "TURNOUT_TOKEN": "t"}).nats_url
+
+
+def test_the_upstream_is_an_address_and_its_token_is_shown_to_nobody() -> None:
+    found = settings.read({"TURNOUT_UPSTREAM": "https://up.internal:8100/", "TURNOUT_UPSTREAM_TOKEN": "secret"})
+    assert (found.upstream_url, found.upstream_token) == ("https://up.internal:8100/", "secret")
+    assert "secret" not in repr(found)
+    assert settings.read({"TURNOUT_UPSTREAM": ""}).upstream_url is None
+
+
+@pytest.mark.parametrize(
+    "url", ["up:8100", "ftp://up", "http://", "http://up:port", "http://up:99999", "http://up/v1", "http://up?a=b", "x"]
+)
+def test_an_upstream_that_is_no_address_is_named(url: str) -> None:
+    with pytest.raises(SettingsError, match="TURNOUT_UPSTREAM must be http://HOST:PORT or https://HOST:PORT"):
+        settings.read({"TURNOUT_UPSTREAM": url})
+
+
+def test_secrets_of_an_upstream_are_refused_without_being_repeated() -> None:
+    for environment in (
+        {"TURNOUT_UPSTREAM": "http://ada:secret@up:8100"},
+        {"TURNOUT_UPSTREAM": "http://up", "TURNOUT_UPSTREAM_TOKEN": "secret\r\nhost: x"},
+    ):
+        with pytest.raises(SettingsError, match="TURNOUT_UPSTREAM_TOKEN") as raised:
+            settings.read(environment)
+        assert "secret" not in str(raised.value)
