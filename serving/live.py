@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -23,7 +22,6 @@ Floats = NDArray[np.float64]
 
 STATE = ("queue_depth", "in_flight", "latency_ms", "error_rate", "price_usd")
 LOOK_SECONDS = 0.1  # between two looks at what other workers know
-NO_STATES: Mapping[str, DestinationState] = MappingProxyType({})
 _EPOCH, _SECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(seconds=1)
 _REPORTED = slice(0, 2 + len(STATE))  # when, healthy, and the numbers; after these the measures
 _AVERAGES = ("latency_ms", "error_rate")  # of outcomes: each a weight and a mean, and before them when
@@ -53,7 +51,7 @@ class LiveStates:
         self._table = (
             None if self._chosen is None else LiveTable(shape, folder=folder, name=plan.revision[:12], worker=worker)
         )
-        self._states = NO_STATES
+        self._states: Mapping[str, DestinationState] = {}
         self._merged_at: tuple[float, datetime] | None = None
         self.version = 0
 

@@ -2,7 +2,7 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -396,11 +396,11 @@ def test_the_forecast_of_a_series_is_answered(tmp_path: Path) -> None:
 def test_i11_a_disk_that_refuses_costs_the_log_and_not_the_event(
     shim: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: bytes) -> list[int]:
+    def refuse(_: Sequence[bytes]) -> list[int]:
         shim._shim.recorder.failure = "No space left on device"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shim._shim.recorder, "append", refuse)
+    monkeypatch.setattr(shim._shim.recorder, "append_lines", refuse)
     told = [post(shim, "/v1/decisions", {"event": event(number)})[1] for number in range(10)]
     assert {(answer["destinations"][0], answer["propensity"], answer["logged"]) for answer in told} == {
         ("a", 1.0, False)
