@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +28,10 @@ class Echoing:
     def handle(self, request: Request) -> Response:
         """Return the body."""
         return Response(200, request.body)
+
+    def open(self, _: Request) -> tuple[Callable[[Request, str], Response], str]:
+        """Return what answers every request."""
+        return lambda request, _: self.handle(request), ""
 
     def refuse(self, problem: Problem) -> Response:
         """Return the problem."""

@@ -16,6 +16,7 @@ from serving.shim import Shim
 
 _BATCH_SECONDS = 0.002  # that an answer may wait for others to be written with it
 _ASYNC_SECONDS = 0.005  # that an answer may be ahead of its record
+_REST_SECONDS = 0.005  # between two looks whether there is room for those who were refused
 _RETRY_SECONDS = 1.0  # before a disk that refused is asked again
 
 
@@ -23,6 +24,9 @@ class Connection(Protocol):
     """Where answers go; ``serving.protocol.HttpProtocol`` is one."""
 
     gone: bool
+
+    def resume(self) -> None:
+        """Read on, after a rest."""
 
     def deliver(self, response: Response, request: Request | None) -> None:
         """Send the response to the oldest request that waits; without ``request`` it was refused before it was whole."""
@@ -59,6 +63,8 @@ class Exchange:
         self._queue: deque[_Waiting] = deque()
         self._answered: list[_Waiting] = []  # waiting for the log
         self._owed = shim.debts.snapshot()
+        self._resting: deque[Connection] = deque()
+        self._rest_ends = False  # a look whether there is room is due
         self._turn_due = False
         self._commit: asyncio.TimerHandle | None = None
         self._lobby: Lobby[Connection, _Waiting] = Lobby(lambda: shim.releases.view)
@@ -72,6 +78,27 @@ class Exchange:
     def overload(self) -> Problem | None:
         """Return why the next request should come later, None where there is room."""
         return self._overload if self.n_in_flight >= self.limits.max_in_flight else None
+
+    def rest(self, connection: Connection) -> None:
+        """Let a connection for whose requests there is no room rest until there is some.
+
+        Refusing takes time that answers need; without rests a flood of requests would get nothing but refusals.
+        """
+        self._resting.append(connection)
+        if not self._rest_ends:
+            self._rest_ends = True
+            self._loop.call_later(_REST_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        """Let connections read on, who rested longest first, as far as there is ample room for a request of each."""
+        self._rest_ends = False
+        for _ in range(min(len(self._resting), self.limits.max_in_flight // 2 - self.n_in_flight)):
+            connection = self._resting.popleft()
+            if not connection.gone:
+                connection.resume()
+        if self._resting and not self._rest_ends:
+            self._rest_ends = True
+            self._loop.call_later(_REST_SECONDS, self._resume)
 
     def submit(self, connection: Connection, request: Request | None, response: Response | None = None) -> None:
         """Queue a request, or in its place the ``response`` that is known already; `settle` must follow.

@@ -87,6 +87,9 @@ class FrameProtocol(asyncio.Protocol):
         else:
             self._throttle()
 
+    def resume(self) -> None:
+        """Do nothing: frames come from the machine itself, and take no rests."""
+
     def drain(self) -> None:
         """End the connection once what it asked is answered."""
         self._last = True

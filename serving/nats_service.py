@@ -45,6 +45,9 @@ class _Asker:
         self._reply = reply
         self.gone = False
 
+    def resume(self) -> None:
+        """Do nothing: there is no more to read of a message."""
+
     def deliver(self, response: Response, _: Request | None) -> None:
         self._service.deliver(self._reply, response)
 

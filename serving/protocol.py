@@ -43,6 +43,8 @@ class HttpProtocol(asyncio.Protocol):
         self._n_waiting = 0  # requests that are not answered yet
         self._last = False  # no request follows those that wait
         self._reading = True
+        self._resting = False  # until there is room; what it asks meanwhile waits
+        self._backlog = b""
         self._unread = False  # the other side does not read what it is sent
         self._n_unread = 0  # how many bytes of it, when last looked at
         self._begun = b""  # what the parser was given last, where a head begins with it
@@ -72,15 +74,21 @@ class HttpProtocol(asyncio.Protocol):
         """Read; what is whole is answered in this turn of the loop."""
         if self._state == "closing":
             return  # read and thrown away, so that its sender hears why
+        data = self._backlog + data
+        self._backlog = b""
         if self._state == "idle" and not self._last:
             data = self._take_known(data)
-        if data and self._state != "closing":
+        if self._resting and self._state == "idle":
+            self._backlog = data
+        elif data and self._state != "closing":
             self._parse(data)
         self._exchange.settle()
         self._throttle()
 
     def eof_received(self) -> bool:
         """Keep half a connection open for as long as answers are due; what was not whole yet never will be."""
+        if self._resting:
+            self.resume()
         self._last = True
         if self._state != "idle":
             self._state = "closing"
@@ -99,6 +107,11 @@ class HttpProtocol(asyncio.Protocol):
         self._unread = False
         self._throttle()
         self._wait(self._limits.keep_alive_seconds if self._state == "idle" else self._limits.head_seconds)
+
+    def resume(self) -> None:
+        """Read on, after a rest."""
+        self._resting = False
+        self.data_received(b"")
 
     def expire(self) -> None:
         """End a connection whose deadline has passed; one who is sending a body hears why."""
@@ -229,6 +242,14 @@ class HttpProtocol(asyncio.Protocol):
         self._n_waiting += 1
         self._exchange.submit(self, request, None if problem is None else self._exchange.handler.refuse(problem))
         self._wait(self._limits.keep_alive_seconds)
+        if problem is not None and problem.status == 503:  # noqa: PLR2004 - no room
+            self._rest()
+
+    def _rest(self) -> None:
+        """Read no more until there is room."""
+        if not self._resting:
+            self._resting = True
+            self._exchange.rest(self)
 
     def _parse(self, data: bytes) -> None:
         in_head = self._state == "head"
@@ -252,14 +273,19 @@ class HttpProtocol(asyncio.Protocol):
 
     def _take_known(self, data: bytes) -> bytes:
         """Take the requests whose heads were parsed before, and return the rest for the parser."""
-        while data and self._state == "idle":
+        while data and self._state == "idle" and not self._resting:
             taken = self._heads.take(data)
             if taken is None:
                 break
-            request, data = taken
+            request, rest = taken
+            problem = None if request.path in PUBLIC_PATHS else self._exchange.overload()
+            if problem is not None and self._n_waiting:
+                self._rest()  # whoever waits for answers need not be refused to be slowed
+                break
+            data = rest
             if self._exchange.handler.draining:
                 self._last = True
-            self._submit(request, None if request.path in PUBLIC_PATHS else self._exchange.overload())
+            self._submit(request, problem)
         return data
 
     def _learn_head(self) -> None:
@@ -334,7 +360,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _throttle(self) -> None:
         """Read on only from one who reads its answers, and waits for few."""
-        reading = not self._unread and self._n_waiting <= self._limits.turn_requests
+        reading = not (self._unread or self._resting) and self._n_waiting <= self._limits.turn_requests
         if self._transport is None or self.gone or reading == self._reading:
             return
         self._reading = reading

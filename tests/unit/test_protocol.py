@@ -423,6 +423,26 @@ def test_s11_past_the_bound_on_requests_in_flight_others_are_told_to_come_back_a
     exchange(talk, limits)
 
 
+def test_s11_who_was_refused_is_not_read_until_there_is_room_and_loses_nothing() -> None:
+    async def talk(wire: Wire) -> None:
+        for known in (b"", b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"):  # by the parser, and by known heads
+            wire.send(get("/a") + known)
+            assert (await wire.answer())[0] == 200
+            if known:
+                assert (await wire.answer())[0] == 200
+            wire.exchange.n_bodies = wire.exchange.limits.max_in_flight  # others have taken all the room
+            n_before = len(wire.handler.requests)
+            wire.send(get("/a"))
+            assert (await wire.answer())[0] == 503
+            wire.send(get("/a") * 3)
+            await asyncio.sleep(0.05)
+            assert len(wire.handler.requests) == n_before, "neither answered nor refused"
+            wire.exchange.n_bodies = 0
+            assert [(await wire.answer())[0] for _ in range(3)] == [200] * 3
+
+    exchange(talk, Limits())
+
+
 @pytest.mark.parametrize("n_times", [1, 2])
 def test_s11_one_connection_cannot_queue_without_end(n_times: int) -> None:
     async def talk(wire: Wire) -> None:
