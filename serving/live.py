@@ -21,7 +21,7 @@ from serving.plan import Plan
 Floats = NDArray[np.float64]
 
 STATE = ("queue_depth", "in_flight", "latency_ms", "error_rate", "price_usd")
-LOOK_SECONDS = 0.1  # between two looks at what other workers know
+LOOK_SECONDS = 0.1  # between two looks at what is known: each costs some 20 us a destination
 _EPOCH, _SECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(seconds=1)
 _REPORTED = slice(0, 2 + len(STATE))  # when, healthy, and the numbers; after these the measures
 _AVERAGES = ("latency_ms", "error_rate")  # of outcomes: each a weight and a mean, and before them when
@@ -70,16 +70,17 @@ class LiveStates:
         return destination in self._places
 
     def report(self, reports: Sequence[StateReport], at: datetime) -> None:
-        """Note how destinations, all of them known, are."""
+        """Note how destinations, all of them known, are, unless something newer was reported; nothing is newer than ``at``."""
         if self._table is None:
             return
         for report in reports:
-            state = report.state
-            seconds = ((state.observed_at or at) - _EPOCH) / _SECOND
+            state, place = report.state, self._places[report.destination]
+            seconds = (min(state.observed_at or at, at) - _EPOCH) / _SECOND
+            if seconds < self._table.row(place)[0]:
+                continue
             numbers = [getattr(state, name) for name in STATE] + [state.measures.get(name) for name in self.measures]
             row = [seconds, float(state.healthy), *(np.nan if number is None else number for number in numbers)]
-            self._table.write(self._places[report.destination], slice(0, len(row)), row)
-        self._merged_at = None
+            self._table.write(place, slice(0, len(row)), row)
 
     def learn(self, outcomes: Sequence[Outcome], at: datetime) -> None:
         """Let outcomes count for the averages of who served them; what was never observed, or a probe, tells nothing."""
@@ -92,7 +93,7 @@ class LiveStates:
             if place is None or outcome.probe or outcome.status not in ("observed", "timeout"):
                 continue
             seconds = (at - _EPOCH) / _SECOND
-            then, *averages = self._table.own[place, first:].tolist()
+            then, *averages = self._table.row(place)[first:]
             kept = 0.5 ** (max(seconds - then, 0.0) / self._chosen.half_life_seconds) if not math.isnan(then) else 0.0
             latency_ms = outcome.latency_ms if outcome.status == "observed" else None
             row = [seconds]
@@ -100,10 +101,9 @@ class LiveStates:
                 weight, mean = averages[2 * number : 2 * number + 2]
                 row += _average(weight * kept if kept else 0.0, mean, value)
             self._table.write(place, slice(first, None), row)
-        self._merged_at = None
 
     def states(self, at: datetime) -> Mapping[str, DestinationState]:
-        """Return what is known of destinations as of ``at``, dated by the oldest of it; of others' news within `LOOK_SECONDS`."""
+        """Return what is known of destinations as of ``at``, dated by the oldest of it; news within `LOOK_SECONDS`."""
         if self._table is not None and not self._is_recent(at):
             self._merged_at = time.monotonic(), at
             states = self._merge(self._table.read(), (at - _EPOCH) / _SECOND)

@@ -21,7 +21,7 @@ from features.records import Decision, DestinationState, Outcome
 from models import compiling, durations, router
 from models.calibration import Scaling
 from models.card import CARD_FILE, Card, Head, Quantile
-from serving import fast_path
+from serving import fast_path, live
 from serving.answer import Answer
 from serving.handler import Handler
 from serving.live import StateReport
@@ -234,6 +234,12 @@ def make_router(folder: Path, plan: Plan, seed: int, *, is_plain: bool) -> route
     (folder / CARD_FILE).write_bytes(msgspec.json.encode(card))
     compiling.compile_router(folder, card)
     return router.load(folder)
+
+
+@pytest.fixture(autouse=True)
+def looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides are to know the same, however fast each is asked."""
+    monkeypatch.setattr(live, "LOOK_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")

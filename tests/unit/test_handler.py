@@ -696,6 +696,7 @@ b = {}
 @pytest.fixture
 def live_shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Handler:
     monkeypatch.setattr("tests.unit.test_handler.PLAN", LIVE_PLAN)
+    monkeypatch.setattr("serving.live.LOOK_SECONDS", 0.0)
     return handler(tmp_path)
 
 

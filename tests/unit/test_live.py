@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from features import config
 from features.records import Candidate, DestinationState, Outcome
+from serving import live as live_states
 from serving import live_table
 from serving.live import LiveStates, StateReport
 from serving.live_table import LiveTable
@@ -31,6 +32,11 @@ a = {}
 b = {}
 """
 PLAN = Plan.of(config.parse(TEXT))
+
+
+@pytest.fixture(autouse=True)
+def looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_states, "LOOK_SECONDS", 0.0)
 
 
 def after(seconds: float) -> datetime:
@@ -103,6 +109,25 @@ def test_who_watches_a_destination_knows_better_than_its_outcomes() -> None:
     live.report([report(error_rate=0.25)], AT)
     state = live.states(AT)["a"]
     assert (state.error_rate, state.latency_ms) == (0.25, 100.0)
+
+
+def test_a_report_that_is_late_changes_nothing_and_none_is_of_the_future() -> None:
+    live = LiveStates(PLAN)
+    live.report([report(queue_depth=1.0, observed_at=after(9_999))], AT)
+    assert live.states(AT)["a"].observed_at == AT
+    live.report([report(queue_depth=2.0, observed_at=after(-1))], AT)
+    assert live.states(AT)["a"].queue_depth == 1.0
+    live.report([report(queue_depth=3.0)], after(1))
+    assert live.states(after(1))["a"].queue_depth == 3.0
+
+
+def test_what_is_known_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_states, "LOOK_SECONDS", 30.0)
+    live = LiveStates(PLAN)
+    assert live.states(AT) == {}
+    live.report([report(queue_depth=1.0)], AT)
+    assert live.states(AT) == {}
+    assert live.states(after(31))["a"].queue_depth == 1.0, "the clock of whoever asks counts as well"
 
 
 def test_workers_know_together_what_each_was_told(tmp_path: Path) -> None:
