@@ -2,7 +2,7 @@
 
 import struct
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from features.content import Content
 from features.definitions import TIME, FeatureDefinitions, space_of
-from features.expressions import SPACES, compile_expression
+from features.expressions import SPACES, compile_expression, names_in
 from features.layout import Layout, field_reader
 from features.records import Candidate, Event, Scalar
 from features.scope import EventScope, FeatureTypeError
@@ -61,7 +61,8 @@ class FeatureSet:
 
     Most columns are plain names: those are gathered space by space, the event's once for all candidates. Only what computes
     goes through an expression. ``numbers`` and ``categories`` are the (space, name) of every column, in order; of a number
-    that computes that is ``expression`` and its text.
+    that computes that is ``expression`` and its text. ``operands`` is what the expressions read, ``destinations`` the
+    configured attributes of each.
     """
 
     def __init__(self, definitions: FeatureDefinitions, destinations: Mapping[str, Attributes]) -> None:
@@ -70,10 +71,11 @@ class FeatureSet:
         self.number_names = tuple(definitions.numbers)
         self.category_names = tuple(definitions.categories)
         self.content_names = definitions.content_names
-        self._destinations = destinations
+        self.destinations = destinations
         self.zone = ZoneInfo(definitions.zone)
         columns = [_place(text) for text in definitions.numbers.values()]
         self.numbers = tuple(columns)
+        self.operands = _operands(text for space, text in columns if space == "expression")
         self.categories = tuple([text.partition(".")[::2] for text in definitions.categories.values()])
         self._numbers = Layout.of(columns, _NUMBER_SPACES)
         self._order = None if self._numbers.is_in_order else np.array(self._numbers.order)
@@ -101,7 +103,7 @@ class FeatureSet:
         local = at.astimezone(self.zone) if self._reads_time else at
         numbers = self._floats(self._gather(event, candidates, local, content), len(candidates))
         if self._expressions:
-            scope = EventScope(event, candidates, self._destinations, local, content)
+            scope = EventScope(event, candidates, self.destinations, local, content)
             for column, evaluate in self._expressions:
                 numbers[:, column] = evaluate(scope)
         rows: list[list[float]] = numbers.tolist()
@@ -117,7 +119,7 @@ class FeatureSet:
         self, event: Event, candidates: Sequence[Candidate], local: datetime, content: Content | None
     ) -> list[Cell]:
         """Return the cells of all candidates, one after the other, None where missing; so is what an expression computes."""
-        names, destinations = self._numbers.names, self._destinations
+        names, destinations = self._numbers.names, self.destinations
         shared: list[Cell] = list(map(event.attributes.get, names["event"]))
         shared += [TIME[name](local) for name in names["time"]]
         shared += [None if content is None else content.number(name) for name in names["content"]]
@@ -172,9 +174,11 @@ class FeatureSet:
         return self._arrange(row)
 
     def _destination_categories(self, destination: str) -> Categories:
-        attributes = self._destinations.get(destination, _NOTHING)
-        names = self._categories.names["destination"]
-        return tuple([destination if name == "name" else text_of(attributes.get(name)) for name in names])
+        return tuple([self.destination_category(destination, name) for name in self._categories.names["destination"]])
+
+    def destination_category(self, destination: str, name: str) -> str | None:
+        """Return what ``destination.name`` is of a destination: its own name, or an attribute as a category."""
+        return destination if name == "name" else text_of(self.destinations.get(destination, _NOTHING).get(name))
 
 
 def _place(text: str) -> tuple[str, str]:
@@ -183,6 +187,11 @@ def _place(text: str) -> tuple[str, str]:
     if space not in SPACES or not name.isidentifier():
         return "expression", text
     return space_of(space, name), name
+
+
+def _operands(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Return the (space, name) of all that expressions read, each once."""
+    return tuple(sorted({(space_of(space, name), name) for text in texts for space, name in names_in(text) if name}))
 
 
 def text_of(value: Scalar) -> str | None:

@@ -6,7 +6,7 @@ has prices. All others are decided by the whole path alone.
 
 import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -15,9 +15,8 @@ import numpy as np
 
 from features import cloudevents
 from features.definitions import space_of
-from features.expressions import compile_expression, names_in
-from features.records import Event, Scalar
-from features.vector import text_of
+from features.expressions import compile_expression
+from features.records import Event
 from serving.course_models import Role, role_of
 from serving.live import STATE
 from serving.plan import StreamPlan
@@ -87,7 +86,6 @@ class Course(NamedTuple):
 def course_of(
     plan: StreamPlan,
     view: StreamView,
-    attributes: Mapping[str, Mapping[str, Scalar]],
     *,
     revision: str,
     instants: Instants,
@@ -95,7 +93,7 @@ def course_of(
 ) -> Course | None:
     """Return the course of a stream under ``view``, None where it is not ordinary.
 
-    ``attributes`` are the configured ones of every destination; what the course reads of the time joins ``instants``.
+    What it reads of the time joins ``instants``.
     """
     stream, features = plan.stream, plan.features
     models = () if view.mode == "off" else tuple(view.models())
@@ -106,12 +104,12 @@ def course_of(
         or not 1 <= len(set(names)) == len(names) <= MAX_DESTINATIONS
     ):
         return None
-    roles = [role_of(name, model, plan, attributes) for name, model in models]
+    roles = [role_of(name, model, plan) for name, model in models]
     places = {role: place for place, (role, _) in enumerate(models)} if view.mode in DECIDING_MODES else {}
     try:
-        numbers, operands = _columns(plan, features.numbers, instants), _operands(plan, instants)
+        numbers, operands = (_columns(plan, columns, instants) for columns in (features.numbers, features.operands))
         categories = _columns(plan, features.categories, instants)
-        constants, texts = _constants(plan, attributes)
+        constants, texts = _constants(plan)
     except _NotOrdinaryError:
         return None
     if None in roles:
@@ -131,9 +129,7 @@ def course_of(
         operands=operands,
         constants=constants,
         constant_texts=texts,
-        category_texts=tuple(
-            _encode(category) for name in names for category in _categories(plan, name, attributes.get(name, {}))
-        ),
+        category_texts=_category_texts(plan),
         feature_set=features.version.encode(),
         exploring=EXPLORING.index(stream.exploration.kind),
         epsilon=stream.exploration.epsilon,
@@ -180,25 +176,15 @@ def _column(plan: StreamPlan, space: str, name: str, instants: Instants) -> Colu
     return SPACES.index(space), where.encode()
 
 
-def _operand_names(plan: StreamPlan) -> list[tuple[str, str]]:
-    """Return the (space, name) of all that the stream's expressions read, each once."""
-    texts = [text for space, text in plan.features.numbers if space == "expression"]
-    return sorted({(space_of(space, name), name) for text in texts for space, name in names_in(text) if name})
-
-
 def _measures(plan: StreamPlan) -> tuple[str, ...]:
-    columns = [*plan.features.numbers, *_operand_names(plan)]
+    columns = (*plan.features.numbers, *plan.features.operands)
     return tuple(dict.fromkeys(name for space, name in columns if space == "measure"))
-
-
-def _operands(plan: StreamPlan, instants: Instants) -> tuple[Column, ...]:
-    return _columns(plan, _operand_names(plan), instants)
 
 
 def _compute(plan: StreamPlan) -> Callable[[memoryview, int], bytes] | None:
     """Return what evaluates the stream's expressions, one after the other, for all candidates of an event."""
     expressions = [compile_expression(text) for space, text in plan.features.numbers if space == "expression"]
-    places = {name: place for place, name in enumerate(_operand_names(plan))}
+    places = {name: place for place, name in enumerate(plan.features.operands)}
     if not expressions:
         return None
 
@@ -213,14 +199,15 @@ def _compute(plan: StreamPlan) -> Callable[[memoryview, int], bytes] | None:
     return compute
 
 
-def _constants(plan: StreamPlan, attributes: Mapping[str, Mapping[str, Scalar]]) -> tuple[bytes, tuple[bytes, ...]]:
+def _constants(plan: StreamPlan) -> tuple[bytes, tuple[bytes, ...]]:
     """Return every destination's own numbers as float64s, and those that are features in JSON."""
-    columns = [*plan.features.numbers, *_operand_names(plan)]
+    columns = (*plan.features.numbers, *plan.features.operands)
     values: list[float] = []
     texts: list[bytes] = []
     for destination in plan.stream.destinations:
+        attributes = plan.features.destinations.get(destination, {})
         for place, (space, name) in enumerate(columns):
-            value = attributes.get(destination, {}).get(name) if space == "destination" else None
+            value = attributes.get(name) if space == "destination" else None
             if isinstance(value, str):  # an error, which the whole path tells
                 raise _NotOrdinaryError
             number = math.nan if value is None else float(value)
@@ -230,12 +217,13 @@ def _constants(plan: StreamPlan, attributes: Mapping[str, Mapping[str, Scalar]])
     return struct.pack(f"{len(values)}d", *values), tuple(texts)
 
 
-def _categories(plan: StreamPlan, destination: str, attributes: Mapping[str, Scalar]) -> list[str | None]:
-    """Return per category column what the destination itself says; None for the other columns."""
-    return [
-        None if space != "destination" else destination if name == "name" else text_of(attributes.get(name))
+def _category_texts(plan: StreamPlan) -> tuple[bytes, ...]:
+    """Return what every destination itself says in each category column, in JSON; null for the other columns."""
+    return tuple(
+        _encode(plan.features.destination_category(destination, name) if space == "destination" else None)
+        for destination in plan.stream.destinations
         for space, name in plan.features.categories
-    ]
+    )
 
 
 def _orders(plan: StreamPlan) -> tuple[bytes, ...]:

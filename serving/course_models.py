@@ -9,8 +9,6 @@ import msgspec
 import numpy as np
 
 from features.objective import MS_PER_MINUTE, Objective
-from features.records import Scalar
-from features.vector import text_of
 from models.engine import Tables
 from models.router import Router
 from serving.plan import StreamPlan
@@ -37,9 +35,7 @@ class Role(NamedTuple):
     destination_codes: bytes
 
 
-def role_of(
-    name: ModelRole, model: Model, plan: StreamPlan, attributes: Mapping[str, Mapping[str, Scalar]]
-) -> Role | None:
+def role_of(name: ModelRole, model: Model, plan: StreamPlan) -> Role | None:
     """Return the role of a model, None for one that the whole path must ask."""
     router = model.router
     if model.tariff is not None or router.feature_set != plan.features.version or not isinstance(router, Router):
@@ -54,7 +50,7 @@ def role_of(
         score=None if heads else _scorer(router),
         heads=heads,
         codes=tuple(tuple(value.encode() for value in order) for order in router.card.categories.values()),
-        destination_codes=_destination_codes(plan, attributes, codes),
+        destination_codes=_destination_codes(plan, codes),
     )
 
 
@@ -97,16 +93,11 @@ def _weight(objective: Objective, head: str) -> tuple[float, float]:
     return (-objective.latency_minute, MS_PER_MINUTE) if head == "latency_ms" else (-objective.cost_usd, 1.0)
 
 
-def _destination_codes(
-    plan: StreamPlan, attributes: Mapping[str, Mapping[str, Scalar]], codes: Sequence[Mapping[str | None, float]]
-) -> bytes:
+def _destination_codes(plan: StreamPlan, codes: Sequence[Mapping[str | None, float]]) -> bytes:
+    category = plan.features.destination_category
     cells = [
-        known.get(_category(name, destination, attributes), math.nan) if space == "destination" else math.nan
+        known.get(category(destination, name), math.nan) if space == "destination" else math.nan
         for destination in plan.stream.destinations
         for (space, name), known in zip(plan.features.categories, codes, strict=True)
     ]
     return struct.pack(f"{len(cells)}d", *cells)
-
-
-def _category(name: str, destination: str, attributes: Mapping[str, Mapping[str, Scalar]]) -> str | None:
-    return destination if name == "name" else text_of(attributes.get(destination, {}).get(name))

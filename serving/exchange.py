@@ -85,20 +85,22 @@ class Exchange:
         Refusing takes time that answers need; without rests a flood of requests would get nothing but refusals.
         """
         self._resting.append(connection)
-        if not self._rest_ends:
+        self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        if self._resting and not self._rest_ends:
             self._rest_ends = True
             self._loop.call_later(_REST_SECONDS, self._resume)
 
     def _resume(self) -> None:
         """Let connections read on, who rested longest first, as far as there is ample room for a request of each."""
         self._rest_ends = False
-        for _ in range(min(len(self._resting), self.limits.max_in_flight // 2 - self.n_in_flight)):
+        ample = max(1, self.limits.max_in_flight // 2)
+        for _ in range(min(len(self._resting), ample - self.n_in_flight)):
             connection = self._resting.popleft()
             if not connection.gone:
                 connection.resume()
-        if self._resting and not self._rest_ends:
-            self._rest_ends = True
-            self._loop.call_later(_REST_SECONDS, self._resume)
+        self._look_for_room()
 
     def submit(self, connection: Connection, request: Request | None, response: Response | None = None) -> None:
         """Queue a request, or in its place the ``response`` that is known already; `settle` must follow.
@@ -143,7 +145,7 @@ class Exchange:
                 continue
             if waiting.response is None and waiting.request is not None:
                 waiting.response = handle(waiting.request)
-                if waiting.response.wait_seconds and not self.handler.draining:
+                if waiting.response.wait_seconds and self._may_wait(waiting):
                     until = self._loop.time() + waiting.response.wait_seconds
                     self._lobby.seat(waiting.connection, waiting, until)
                     continue
@@ -158,6 +160,10 @@ class Exchange:
         if queue:
             self._turn_due = True
             self._loop.call_soon(self._turn)
+
+    def _may_wait(self, waiting: _Waiting) -> bool:
+        """Tell whether an answer may be kept for a while: not where the connection has asked something after it."""
+        return not self.handler.draining and all(other.connection is not waiting.connection for other in self._queue)
 
     def _write_within(self, seconds: float) -> None:
         if self._commit is None:

@@ -5,6 +5,7 @@ for a stream of which `serving.course` says that it is not ordinary, for a reque
 that C does not read (an escape in a string, a key twice, an instant in another zone than UTC), for a model that fails.
 """
 
+import logging
 import math
 import struct
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from features.definitions import TIME
 from features.records import DestinationState
 from serving.course import Course, Instants, course_of
 from serving.live import STATE, LiveStates
-from serving.plan import Plan
+from serving.plan import Plan, StreamPlan
 from serving.view import ReleaseView, StreamView
 
 try:
@@ -25,6 +26,7 @@ try:
 except ImportError:  # no compiler at the installation
     _fast_path = None  # type: ignore[assignment]  # looked at before its use
 
+_LOGGER = logging.getLogger("turnout.shim")
 _encode = msgspec.json.Encoder().encode
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -71,28 +73,32 @@ class FastPath:
         if view is self._view:
             return
         self._view, self._compiled, self._instants = view, None, []
+        self._live_version, self._courses, self.streams = -1, [], frozenset()
         if not is_compiled():
             return
-        attributes = {name: each.attributes for name, each in self._plan.configuration.destinations.items()}
-        self._live_version = -1
-        courses = self._courses = []
         types: list[tuple[bytes, int]] = []
-        for name, plan in self._plan.streams.items():
-            of_stream = view.streams.get(name) or StreamView(mode=plan.stream.mode)
-            course = course_of(
+        for plan in self._plan.streams.values():
+            course = self._course(plan, view)
+            if course is not None:
+                types += [(event_type.encode(), len(self._courses)) for event_type in plan.stream.types]
+                self._courses.append(course)
+        if self._courses:
+            self._compiled = _fast_path.FastPath(tuple(self._courses), tuple(types))
+        self.streams = frozenset(course.name.decode() for course in self._courses)
+
+    def _course(self, plan: StreamPlan, view: ReleaseView) -> Course | None:
+        """Return a stream's course; one for which none can be made, for whatever reason, is decided by the whole path."""
+        try:
+            return course_of(
                 plan,
-                of_stream,
-                attributes,
+                view.streams.get(plan.name) or StreamView(mode=plan.stream.mode),
                 revision=self._plan.revision,
                 instants=self._instants,
                 max_age_seconds=self._live.max_age_seconds,
             )
-            if course is not None:
-                types += [(event_type.encode(), len(courses)) for event_type in plan.stream.types]
-                courses.append(course)
-        self.streams = frozenset(course.name.decode() for course in courses)
-        if courses:
-            self._compiled = _fast_path.FastPath(tuple(courses), tuple(types))
+        except Exception:  # what nobody thought of must cost a stream its speed, and no event its answer
+            _LOGGER.exception("no fast path for stream %r", plan.name)
+            return None
 
     def _tell_states(self, compiled: "_fast_path.FastPath", at: datetime) -> None:
         """Tell C what is known of destinations, where that is news."""

@@ -12,8 +12,6 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from features.choices import Live
-from features.definitions import space_of
-from features.expressions import names_in
 from features.records import Candidate, DestinationState, Identifier, Outcome
 from serving.live_table import LiveTable
 from serving.plan import Plan
@@ -192,9 +190,6 @@ def _average(weight: float, mean: float, value: float | None) -> list[float]:
 
 def _measures(plan: Plan) -> tuple[str, ...]:
     """Return the names of all measures that any stream's features read."""
-    names = set()
-    for of_stream in plan.streams.values():
-        for space, name in of_stream.features.numbers:
-            read = names_in(name) if space == "expression" else [(space, name)]
-            names |= {part for of, part in read if (of if of == "measure" else space_of(of, part)) == "measure"}
-    return tuple(sorted(names))
+    streams = (of_stream.features for of_stream in plan.streams.values())
+    read = {column for features in streams for column in (*features.numbers, *features.operands)}
+    return tuple(sorted(name for space, name in read if space == "measure"))

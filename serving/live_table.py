@@ -36,7 +36,9 @@ class LiveTable:
         self._path = None if folder is None else folder / f"{name}-{worker}{SUFFIX}"
         self._others: dict[Path, Floats] = {}
         self._own = self._open_own()
-        self._own[self._own[:, 0] % 2 == 1, 0] += 1  # an earlier process died while it wrote: its row is told anew soon
+        torn = self._own[:, 0] % 2 == 1  # an earlier process died while it wrote
+        self._own[torn, 1:] = np.nan
+        self._own[torn, 0] += 1
 
     def row(self, place: int) -> list[float]:
         """Return one of this worker's rows."""

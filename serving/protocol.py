@@ -112,6 +112,7 @@ class HttpProtocol(asyncio.Protocol):
         """Read on, after a rest."""
         self._resting = False
         self.data_received(b"")
+        self._throttle()  # one that is closing is read as well, so that its sender hears why
 
     def expire(self) -> None:
         """End a connection whose deadline has passed; one who is sending a body hears why."""

@@ -28,7 +28,6 @@ from serving.exchange import Exchange
 from serving.follower import Follower
 from serving.frames import FrameProtocol
 from serving.handler import Handler
-from serving.live import LiveStates
 from serving.mirror import Mirror
 from serving.overrides import OverrideJournal
 from serving.plan import Plan
@@ -101,7 +100,8 @@ def wire(settings: Settings) -> Parts:
         memory=memory.of_capacity(settings.memory_decisions),
         debts=Debts(settings.state_path / "debts.json"),
         mirror=mirror,
-        live=LiveStates(plan, folder=settings.home / "shim" / "live", worker=settings.worker),
+        live_folder=settings.home / "shim" / "live",
+        worker=settings.worker,
     )
     shim.warm()
     follower.restore()

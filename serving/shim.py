@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -84,12 +85,14 @@ class Shim:
     metrics: Metrics = field(default_factory=Metrics)
     debts: Debts = field(default_factory=Debts)
     mirror: Copier | None = None
-    live: LiveStates = field(default=None)  # type: ignore[assignment]  # one of its own, by default
+    live_folder: Path | None = None  # where workers share what they know of destinations
+    worker: int = 0
+    live: LiveStates = field(init=False)
     fast_path: FastPath = field(init=False)
 
     def __post_init__(self) -> None:
-        """Compile the plan for the fast path."""
-        self.live = self.live or LiveStates(self.plan)
+        """Make what follows from the plan."""
+        self.live = LiveStates(self.plan, folder=self.live_folder, worker=self.worker)
         self.fast_path = FastPath(self.plan, self.live)
 
     def warm(self) -> None:

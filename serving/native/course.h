@@ -1,4 +1,4 @@
-/* One stream as it is decided now: its features, its policy and its models, read once from serving/fast_path.py's Course. */
+/* One stream as it is decided now: its features, its policy and its models, read once from serving/course.py's Course. */
 
 #ifndef TURNOUT_COURSE_H
 #define TURNOUT_COURSE_H
@@ -8,7 +8,7 @@
 
 #define MAX_ROLES 3 /* champion, challenger, shadow */
 
-/* Where a column is read: a cell's slot among those of its space. The order is that of fast_path.SPACES. */
+/* Where a column is read: a cell's slot among those of its space. The order is that of course.SPACES. */
 typedef enum { OF_EVENT, OF_CANDIDATE, OF_DESTINATION, OF_STATE, OF_MEASURE, OF_TIME, OF_COMPUTED } Space;
 
 #define N_STATE 5 /* numbers of a destination's state, as live.STATE orders them */

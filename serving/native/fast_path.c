@@ -1,5 +1,5 @@
 /* A decision from bytes to bytes: what serving/shim.py, decider.py and answer.py decide and log for an ordinary request,
-   done in one call. serving/fast_path.py says which streams are ordinary and makes their courses; whatever a request has
+   done in one call. serving/course.py says which streams are ordinary and makes their courses; whatever a request has
    that is not ordinary is left to the whole path, by returning None: nothing is refused here. */
 
 #define PY_SSIZE_T_CLEAN

@@ -124,13 +124,15 @@ static int compute_columns(Desk *desk) {
         Py_XDECREF(computed);
         return -1;
     }
-    const double *value = view.buf, *end = value + view.len / (Py_ssize_t)sizeof(double);
+    const double *value = view.buf;
+    const Py_ssize_t n_values = view.len / (Py_ssize_t)sizeof(double);
+    Py_ssize_t n_read = 0;
     for (Py_ssize_t c = 0; c < course->n_numbers; c++)
-        for (Py_ssize_t i = 0; course->numbers[c].space == OF_COMPUTED && i < n && value < end; i++)
-            desk->matrix[i * width + c] = *value++;
+        for (Py_ssize_t i = 0; course->numbers[c].space == OF_COMPUTED && i < n; i++, n_read++)
+            if (n_read < n_values) desk->matrix[i * width + c] = value[n_read];
     PyBuffer_Release(&view);
     Py_DECREF(computed);
-    return 1;
+    return n_read == n_values;
 }
 
 static void put_cell(Output *out, double value, Text text) {

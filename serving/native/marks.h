@@ -73,8 +73,16 @@ static int Marks_init(Marks *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"capacity", NULL};
     Py_ssize_t capacity;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n", names, &capacity)) return -1;
-    if (capacity < 2 || capacity > (Py_ssize_t)1 << 32 || self->young) {
+    if (self->young) {
+        PyErr_SetString(PyExc_TypeError, "a memory is made once");
+        return -1;
+    }
+    if (capacity < 2) {
         PyErr_Format(PyExc_ValueError, "capacity must be at least 2, got %zd", capacity);
+        return -1;
+    }
+    if (capacity > (Py_ssize_t)1 << 32) {
+        PyErr_Format(PyExc_ValueError, "capacity must be at most 2^32, got %zd", capacity);
         return -1;
     }
     size_t size = 4;

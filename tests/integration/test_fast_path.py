@@ -781,3 +781,36 @@ def test_what_is_not_ordinary_has_no_course(tmp_path: Path) -> None:
         shim = side(tmp_path / str(len(other)), plan, StreamView(mode="off"), is_fast=True).shim
         assert shim.fast_path.decide(shim.releases.view, msgspec.json.encode(request(1)), AT, is_bare=False) is None
         assert "orders" not in shim.fast_path.streams
+
+
+def test_a_stream_of_which_no_course_can_be_made_is_decided_by_the_whole_path(tmp_path: Path) -> None:
+    """An attribute beyond a double is an error of the request's, told each time, and nothing breaks on the way to it."""
+    text = TEXT.replace("@KIND@", "epsilon").replace("fee = 0.3", f"fee = {10**400}")
+    plan = Plan.of(config.parse(text))
+    fast, whole = (
+        side(tmp_path / str(is_fast), plan, StreamView(mode="off"), is_fast=is_fast) for is_fast in (True, False)
+    )
+    body = msgspec.json.encode(request(1))
+    for _ in range(2):
+        told = fast.ask(body)
+        assert told[0] == 422
+        assert told == whole.ask(body)
+    assert fast.shim.fast_path.streams == {"other"}
+
+
+def test_an_expression_that_reads_nothing_is_ordinary(tmp_path: Path) -> None:
+    text = """
+[streams.orders]
+types = ["shop.order"]
+destinations = ["a", "b"]
+objective = { success = 1.0 }
+features = { numbers = { three = "1 + 2", amount = "event.amount" } }
+[destinations]
+a = {}
+b = {}
+"""
+    shim = side(tmp_path, Plan.of(config.parse(text)), StreamView(mode="off"), is_fast=True)
+    event = {"specversion": "1.0", "id": "1", "source": "/", "type": "shop.order", "data": {"amount": 7}}
+    body = msgspec.json.encode({"event": event})
+    assert shim.shim.fast_path.decide(shim.shim.releases.view, body, AT, is_bare=False) is not None
+    assert shim.ask(body)[2][0].numbers == ((3.0, 7.0), (3.0, 7.0))

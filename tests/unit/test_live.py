@@ -197,13 +197,14 @@ def interrupt(table: LiveTable, n_steps: int) -> None:
         step()
 
 
-def test_who_comes_after_one_that_died_writing_can_be_read(tmp_path: Path) -> None:
-    first = LiveTable((1, 1), folder=tmp_path, name="t")
-    interrupt_version = first._own
-    interrupt_version[0, 0] = 3.0
-    again = LiveTable((1, 1), folder=tmp_path, name="t")
-    again.write(0, slice(0, 1), [5.0])
-    assert again.read()[0].tolist() == [[5.0]]
+def test_what_one_that_died_writing_left_half_is_missing_and_then_told_anew(tmp_path: Path) -> None:
+    first = LiveTable((1, 3), folder=tmp_path, name="t")
+    first.write(0, slice(0, 3), [1.0, 2.0, 3.0])
+    interrupt(first, 2)
+    again = LiveTable((1, 3), folder=tmp_path, name="t")
+    assert np.isnan(again.read()[0]).all()
+    again.write(0, slice(0, 3), [4.0, 5.0, 6.0])
+    assert again.read()[0].tolist() == [[4.0, 5.0, 6.0]]
 
 
 def test_a_file_of_another_size_is_not_mapped(tmp_path: Path) -> None:

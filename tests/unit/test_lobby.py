@@ -138,6 +138,17 @@ def test_another_request_of_the_connection_ends_the_waiting_and_is_answered_afte
     at_desk(tmp_path, act)
 
 
+def test_who_asks_more_in_the_same_breath_is_answered_in_order_and_does_not_wait(tmp_path: Path) -> None:
+    async def act(desk: Desk) -> None:
+        waits = Request("GET", CURRENT, "wait=30", {"if-none-match": desk.tag})
+        for request in (waits, Request("GET", CURRENT), waits):
+            desk.exchange.submit(desk.caller, request)
+        desk.exchange.settle()
+        assert desk.caller.told == [(304, None), (200, 1)], "the last waits: nothing was asked after it"
+
+    at_desk(tmp_path, act)
+
+
 def test_a_shim_that_drains_keeps_nobody_waiting(tmp_path: Path) -> None:
     async def act(desk: Desk) -> None:
         desk.ask(desk.caller)

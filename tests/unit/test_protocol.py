@@ -423,7 +423,8 @@ def test_s11_past_the_bound_on_requests_in_flight_others_are_told_to_come_back_a
     exchange(talk, limits)
 
 
-def test_s11_who_was_refused_is_not_read_until_there_is_room_and_loses_nothing() -> None:
+@pytest.mark.parametrize("max_in_flight", [1, 2, 512])
+def test_s11_who_was_refused_is_not_read_until_there_is_room_and_loses_nothing(max_in_flight: int) -> None:
     async def talk(wire: Wire) -> None:
         for known in (b"", b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"):  # by the parser, and by known heads
             wire.send(get("/a") + known)
@@ -440,7 +441,7 @@ def test_s11_who_was_refused_is_not_read_until_there_is_room_and_loses_nothing()
             wire.exchange.n_bodies = 0
             assert [(await wire.answer())[0] for _ in range(3)] == [200] * 3
 
-    exchange(talk, Limits())
+    exchange(talk, Limits(max_in_flight=max_in_flight))
 
 
 @pytest.mark.parametrize("n_times", [1, 2])
