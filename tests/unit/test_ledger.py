@@ -3,7 +3,7 @@
 import shutil
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import timedelta, timezone
 from pathlib import Path
 
 import msgspec
@@ -19,54 +19,11 @@ from models.releases.history import History
 from models.releases.ledger import FAILPOINTS, DamagedLedgerError, Ledger, LedgerConflictError
 from models.releases.refusal import RuleBrokenError
 from models.releases.transitions import Attribution
-
-A, B, C = (letter * 64 for letter in "abc")
-AT = datetime(2026, 1, 1, tzinfo=UTC)
-BY = Attribution(actor="ada", reason="because", at=AT)
+from tests.unit.ledger_steps import AT, BY, A, B, C, append, forecaster, genesis
 
 
 class DiedError(Exception):
     """Stands for a crash at a failpoint."""
-
-
-def append(ledger: Ledger, step: Callable[[History], Entry]) -> str:
-    history = ledger.history()
-    return ledger.append(step(history), expected_head=history.hash)
-
-
-def genesis(_: History) -> Entry:
-    return transitions.genesis(streams={"flights": "observe"}, by=BY)
-
-
-def canary(history: History, digest: str = A) -> Entry:
-    return transitions.start_canary(history, stream="flights", digest=digest, share=0.05, by=BY)
-
-
-def promote(history: History) -> Entry:
-    return transitions.promote(history, stream="flights", by=BY)
-
-
-def forecaster(history: History, digest: str = C, actor: str = "ada") -> Entry:
-    by = Attribution(actor=actor, reason="fresher", at=AT)
-    return transitions.release_model(history, name="forecaster", digest=digest, by=by)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    """Return a ledger of four generations: a champion and a forecaster are released."""
-    ledger = Ledger(tmp_path / "ledger")
-    for step in (genesis, canary, promote, forecaster):
-        append(ledger, step)
-    return ledger
-
-
-@pytest.fixture(scope="module")
-def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of such a ledger, for tests that copy it."""
-    root = tmp_path_factory.mktemp("golden") / "ledger"
-    for step in (genesis, canary, promote, forecaster):
-        append(Ledger(root), step)
-    return root
 
 
 def test_a_ledger_that_is_not_there_is_empty(tmp_path: Path) -> None:
