@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peers-venv", type=Path, help="an environment with MLServer and BentoML")
     wished = parser.parse_args(arguments)
     effort = (
-        Effort(rounds=1, seconds=1.0, kills=3, swaps=3, faults=False, n_questions=500)
+        Effort(rounds=1, seconds=1.0, kills=wished.kills or 3, swaps=wished.swaps or 3, faults=False, n_questions=500)
         if wished.quick
         else Effort(
             rounds=5,
