@@ -311,6 +311,7 @@ static int add_type(PyObject *module, const char *name, PyType_Spec *of) {
 
 static int execute(PyObject *module) {
     make_crc_tables();
+    make_sign_table();
     return add_type(module, "FastPath", &spec) < 0 || add_type(module, "Marks", &marks_spec) < 0 ? -1 : 0;
 }
 
