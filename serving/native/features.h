@@ -17,7 +17,8 @@ typedef struct {
 typedef struct {
     Json json;
     Question asked;
-    Output rows, categories, record, answer, hashed;
+    Output rows, categories, hashed; /* of one event */
+    Output records, answers;         /* of all events of a request */
     Cell *event_cells;     /* [n_event] */
     size_t *marks;         /* [n_numbers + 1], where the columns of the first row begin */
     double *operands;      /* [MAX_CANDIDATES, n_operands] */

@@ -103,6 +103,15 @@ static char *reserve(Output *out, size_t n) {
     return out->bytes + out->size;
 }
 
+#define KEPT_BYTES ((size_t)1 << 18)
+
+/* Give back what unusually much text took. */
+static void trim(Output *out) {
+    if (out->capacity <= KEPT_BYTES) return;
+    free(out->bytes);
+    *out = (Output){NULL, 0, 0, 0};
+}
+
 static inline void put(Output *out, const char *bytes, size_t n) {
     if (out->size + n > out->capacity && !reserve(out, n)) return;
     memcpy(out->bytes + out->size, bytes, n);
