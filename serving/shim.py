@@ -154,9 +154,10 @@ class Shim:
 
         Its record is held: it must not leave before the recorder is flushed. ``head`` is the reply's, up to the length of its body.
         """
-        if not (self.recorder.holding and self._is_timely and self._takes_ordinary()):
+        recorder = self.recorder
+        if not (self._is_timely and recorder.holding and recorder.failure is None) or self.overrides.is_any:
             return None
-        return self.fast_path.reply(self.releases.view, data, heads, head, memory=self.memory, held=self.recorder.held)
+        return self.fast_path.reply(self.releases.view, data, heads, head, memory=self.memory, held=recorder.held)
 
     def _takes_ordinary(self) -> bool:
         """Tell whether what is ordinary may be decided without a look at overrides, and its record be held."""

@@ -28,11 +28,20 @@ typedef struct {
     int is_busy;
 } FastPath;
 
+/* How a request is to be decided, from the arguments that `answer` and `reply` share. */
+typedef struct {
+    Moment moment;
+    Text times;
+    Marks *marks;
+    HeldLines *held;
+} Terms;
+
 static PyTypeObject *MARKS_TYPE, *HELD_TYPE; /* as long as the module */
 
 /* Decide one request; 0 where the whole path is to take it, maybe with an error set that tells why. */
-static int decide_one(FastPath *self, int32_t request, int is_bare, const Moment *moment) {
+static int decide_one(FastPath *self, int32_t request, int is_bare, const Terms *terms) {
     Desk *desk = &self->desk;
+    const Moment *moment = &terms->moment;
     double statically[MAX_CANDIDATES], mixed[MAX_CANDIDATES];
     Py_ssize_t places[MAX_CANDIDATES];
     char unit[2 * MAX_IDENTIFIER_BYTES + 1];
@@ -53,6 +62,7 @@ static int decide_one(FastPath *self, int32_t request, int is_bare, const Moment
     if (!draw_choice(desk, statically, mixed, unit, &choice)) return 0;
     Made *made = &self->made[self->n_made++];
     *made = (Made){.mark = find_mark(desk), .course = course - self->courses, .arm = choice.arm};
+    fetch_mark(terms->marks, made->mark);
     mark_id(desk, made);
     write_answer(desk, &choice, places, made->mark, moment);
     made->latency_us = write_record(desk, &choice, statically, made->mark, moment);
@@ -61,14 +71,14 @@ static int decide_one(FastPath *self, int32_t request, int is_bare, const Moment
 }
 
 /* Decide all requests of a body; a batch is taken whole or not at all. */
-static int decide_all(FastPath *self, int is_bare, const Moment *moment) {
+static int decide_all(FastPath *self, int is_bare, const Terms *terms) {
     const Json *json = &self->desk.json;
     Output *answers = &self->desk.answers;
-    if (json->tokens[0].kind != ARRAY) return decide_one(self, 0, is_bare, moment);
+    if (json->tokens[0].kind != ARRAY) return decide_one(self, 0, is_bare, terms);
     PUT(answers, "[");
     for (int32_t request = 1; request < json->tokens[0].next; request = json->tokens[request].next) {
         if (self->n_made) PUT(answers, ",");
-        if (self->n_made == MAX_BATCH || !decide_one(self, request, is_bare, moment)) return 0;
+        if (self->n_made == MAX_BATCH || !decide_one(self, request, is_bare, terms)) return 0;
     }
     PUT(answers, "]");
     return self->n_made > 0 && !answers->failed; /* an empty batch is for the whole path */
@@ -94,14 +104,6 @@ static int is_unicode(const char *bytes, Py_ssize_t n) {
     return is_sound;
 }
 
-/* How a request is to be decided, from the arguments that `answer` and `reply` share. */
-typedef struct {
-    Moment moment;
-    Text times;
-    Marks *marks;
-    HeldLines *held;
-} Terms;
-
 /* Decide what a body asks and keep it; 0 where the whole path is to take it. The answers are the desk's. */
 static int decide_body(FastPath *self, Text body, int is_bare, Terms *terms) {
     if (self->is_busy) return 0; /* a model runs Python, and with it somebody who asks as well: nothing of the desk is touched */
@@ -110,7 +112,7 @@ static int decide_body(FastPath *self, Text body, int is_bare, Terms *terms) {
     clear_desk(self, terms->times);
     const int is_done = read_json(&self->desk.json, body.at, body.size)
                         && (self->desk.json.is_ascii || is_unicode(body.at, (Py_ssize_t)body.size))
-                        && decide_all(self, is_bare, &terms->moment)
+                        && decide_all(self, is_bare, terms)
                         && keep(&self->desk, self->made, self->n_made, terms->marks, terms->held, &self->tally);
     trim_json(&self->desk.json);
     trim(&self->desk.records);
@@ -316,6 +318,7 @@ static PyTypeObject *add_type(PyObject *module, const char *name, PyType_Spec *o
 static int execute(PyObject *module) {
     make_crc_tables();
     make_sign_table();
+    find_direct();
     MARKS_TYPE = add_type(module, "Marks", &marks_spec);
     HELD_TYPE = add_type(module, "HeldLines", &held_spec);
     PyTypeObject *type = add_type(module, "FastPath", &spec);

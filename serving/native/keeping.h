@@ -121,6 +121,17 @@ static PyObject *take_counts(Tally *tally, const Course *courses, Py_ssize_t n_c
     return told;
 }
 
+/* Fetch ahead where a mark is looked for: the memory of many decisions is far away. */
+static void fetch_mark(const Marks *marks, uint64_t mark) {
+#if defined(__GNUC__)
+    const size_t at = find_home(marks->mask, mark);
+    __builtin_prefetch(&marks->young[at]);
+    __builtin_prefetch(&marks->old[at]);
+#else
+    (void)marks, (void)mark;
+#endif
+}
+
 /* Keep all decisions of a request, or none: where an event is known already, or its line has no room, nothing is done. */
 static int keep(const Desk *desk, const Made *made, size_t n, Marks *marks, HeldLines *held, Tally *tally) {
     if (held->lines.size + desk->records.size > held->room || !are_new(marks, made, n)

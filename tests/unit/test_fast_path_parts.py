@@ -130,9 +130,11 @@ def test_the_hash_is_that_of_hashlib(content: bytes, person: bytes) -> None:
     assert _fast_path.blake2b(content, person) == int.from_bytes(expected, "big")
 
 
-@given(content=st.binary(max_size=300))
-def test_the_checksum_is_that_of_zlib(content: bytes) -> None:
-    assert _fast_path.crc32(content) == zlib.crc32(content)
+@given(content=st.binary(max_size=300), times=st.integers(1, 20))
+@example(content=b"x" * 256, times=3)
+@example(content=b"x" * 255, times=6)
+def test_the_checksum_is_that_of_zlib(content: bytes, times: int) -> None:
+    assert _fast_path.crc32(content * times) == zlib.crc32(content * times)
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
