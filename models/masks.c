@@ -495,6 +495,34 @@ static void Masks_dealloc(Masks *self) {
     Py_DECREF(type);
 }
 
+/* apply(name, values): what models/elementary.py gives, in place. */
+static PyObject *masks_apply(PyObject *module, PyObject *args) {
+    static const struct {
+        const char *name;
+        double (*function)(double);
+    } known[] = {{"log", log}, {"exp", exp}, {"tanh", tanh}};
+    const char *name;
+    Py_buffer values;
+    double (*function)(double) = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "sw*", &name, &values)) return NULL;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (!strcmp(name, known[i].name)) function = known[i].function;
+    const Py_ssize_t n = values.len / (Py_ssize_t)sizeof(double);
+    if (function && values.len % (Py_ssize_t)sizeof(double) == 0)
+        for (Py_ssize_t i = 0; i < n; i++) ((double *)values.buf)[i] = function(((double *)values.buf)[i]);
+    else
+        PyErr_Format(PyExc_ValueError, "%s cannot be applied to %zd bytes", name, values.len);
+    PyBuffer_Release(&values);
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"apply", masks_apply, METH_VARARGS, "apply(name, values, /)\n--\n\nApply log, exp or tanh to float64s in place."},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyMethodDef methods[] = {
     {"score", (PyCFunction)(void (*)(void))Masks_score, METH_FASTCALL,
      "score(matrix, out, raw_score, /)\n--\n\nFill out, float64[n], from matrix, float64[n, n_features]; both C-contiguous."},
@@ -524,7 +552,7 @@ static int execute(PyObject *module) {
 
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, execute}, {0, NULL}};
 
-static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_masks", "Scoring by leaf masks.", 0, NULL, module_slots,
+static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_masks", "Scoring by leaf masks.", 0, functions, module_slots,
                              NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__masks(void) { return PyModuleDef_Init(&module); }

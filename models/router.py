@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from features.objective import MS_PER_MINUTE
 from features.vector import CategoryColumn
-from models import compiling, durations
+from models import compiling, durations, elementary
 from models.card import CARD_FILE, Card, ContractMismatchError, Head, HeadName, read_card
 from models.encoding import Encoder
 from models.engine import FORMS, Engine, Form
@@ -68,7 +68,7 @@ class Router:
         self.boosters = boosters
         self._offsets = {name: _offset_column(card, head) for name, head in card.heads.items()}
         column = card.destination_column
-        self._destination = None if column is None else len(card.numbers) + list(card.categories).index(column)
+        self.destination = None if column is None else len(card.numbers) + list(card.categories).index(column)
         self._residuals = np.array(card.residuals)
 
     @property
@@ -112,6 +112,12 @@ class Router:
             for name in self.boosters
         }
 
+    def spread(self) -> dict[str, float]:
+        """Return by the name of each of the card's quantiles how far it lies above the predicted logarithm of the latency."""
+        levels = [quantile.level for quantile in self.card.quantiles]
+        above = np.interp(levels, durations.LEVELS, self._residuals).tolist() if levels else []
+        return {quantile.name: e for quantile, e in zip(self.card.quantiles, above, strict=True)}
+
     def _value(self, heads: Mapping[str, Floats], n_rows: int) -> Floats:
         nothing = np.zeros(n_rows)
         return self.card.objective.value(
@@ -123,9 +129,7 @@ class Router:
 
     def _spread(self, log_latency: Floats) -> dict[str, Floats]:
         """Return what follows from the distribution of the latency: its quantiles, and the risk of exceeding the limit."""
-        levels = [quantile.level for quantile in self.card.quantiles]
-        spread = np.interp(levels, durations.LEVELS, self._residuals)
-        heads = {q.name: np.exp(log_latency + e) for q, e in zip(self.card.quantiles, spread, strict=True)}
+        heads = {name: elementary.exp(log_latency + e) for name, e in self.spread().items()}
         limit_ms = self.card.objective.sla_latency_ms
         if limit_ms is not None:
             heads["over_sla"] = durations.exceedance(float(np.log(limit_ms)), log_latency, self._residuals)
@@ -144,9 +148,9 @@ class Router:
         """Return what ``ask`` says of the rows: of the boosters for all, and for its share of a destination's own."""
         boosters, share = self.boosters[name], self.card.heads[name].own_share
         combined = _mean(boosters.pooled, matrix, ask)
-        if self._destination is None or not share:
+        if self.destination is None or not share:
             return combined
-        destination = matrix[:, self._destination]
+        destination = matrix[:, self.destination]
         for code, own in boosters.own.items():
             rows = destination == code
             if rows.any():

@@ -1,36 +1,79 @@
-"""A model as the fast path asks it: in C where its heads are plain, through its router where they are not."""
+"""A model as the fast path asks it: in C where all its boosters have tables there, through its router where they have not."""
 
-import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from math import nan
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from features.objective import MS_PER_MINUTE, Objective
-from models.engine import Tables
+from features.objective import MS_PER_MINUTE
+from models import durations
+from models.engine import Engine, Tables
 from models.router import Router
 from serving.plan import StreamPlan
 from serving.view import Model, ModelRole
 
-# A head: its boosters' tables, its offset's column or -1, low, high, what the value gains per unit, units of the head in one.
-PlainHead = tuple[tuple[Tables, ...], int, float, float, float, float]
-_VALUED = ("success_probability", "latency_ms", "cost_usd")  # in the order in which the objective adds them
+_LOGARITHM = (
+    "log_latency"  # the head that is no output itself: quantiles and the risk of exceeding a limit follow from it
+)
+_WEIGHED = (
+    "success_probability",
+    "latency_ms",
+    "cost_usd",
+    "over_sla",
+)  # in the order in which the objective adds them
+
+
+class CompiledHead(NamedTuple):
+    """A head as C computes it, by place.
+
+    Its boosters' tables; by the code of a destination that one's own tables, or None; their share; its offset's column or
+    -1; low and high; whether it is calibrated, slope and intercept; its place among the outputs, -1 for the logarithm.
+    """
+
+    pooled: tuple[Tables, ...]
+    own: tuple[tuple[Tables, ...] | None, ...]
+    own_share: float
+    offset: int
+    low: float
+    high: float
+    is_scaled: bool
+    slope: float
+    intercept: float
+    output: int
+
+
+class Arithmetic(NamedTuple):
+    """How C gets from boosters to outputs, by name.
+
+    ``destination`` is the column of the destination's code, -1 where none is needed. ``terms`` of the value: (output, weight, units
+    of the output in one that is weighed), in the objective's order. ``spread``: (output, how far above the logarithm's head).
+    ``limit``: (output or -1, logarithm of the limit), ``residuals`` and ``levels`` float64[n] the distribution around it.
+    """
+
+    heads: tuple[CompiledHead, ...]
+    destination: int
+    terms: tuple[tuple[int, float, float], ...]
+    spread: tuple[tuple[int, float], ...]
+    limit: tuple[int, float]
+    residuals: bytes
+    levels: bytes
 
 
 class Role(NamedTuple):
     """What C reads of a model, by name.
 
     ``outputs`` are ``value`` and the heads in JSON; ``score`` answers for a matrix, float64[n, n_features], and n all of
-    them, float64[n_outputs, n]; it is None where ``heads`` say how to compute them. ``codes`` are the values of every
+    them, float64[n_outputs, n]; it is None where ``arithmetic`` says how to compute them. ``codes`` are the values of every
     category in the model's order, ``destination_codes`` each destination's own, float64[n_destinations, n_categories].
     """
 
     name: bytes
     outputs: tuple[bytes, ...]
     score: Callable[[memoryview, int], bytes] | None
-    heads: tuple[PlainHead, ...]
+    arithmetic: Arithmetic | None
     codes: tuple[tuple[bytes, ...], ...]
     destination_codes: bytes
 
@@ -43,12 +86,12 @@ def role_of(name: ModelRole, model: Model, plan: StreamPlan) -> Role | None:
     codes: list[dict[str | None, float]] = [
         {value: float(code) for code, value in enumerate(order)} for order in router.card.categories.values()
     ]
-    heads = plain_heads(router)
+    arithmetic = arithmetic_of(router) if type(router) is Router else None  # any other scores in a way of its own
     return Role(
         name=name.encode(),
         outputs=tuple(map(msgspec.json.encode, ("value", *router.card.outputs))),
-        score=None if heads else _scorer(router),
-        heads=heads,
+        score=None if arithmetic else _scorer(router),
+        arithmetic=arithmetic,
         codes=tuple(tuple(value.encode() for value in order) for order in router.card.categories.values()),
         destination_codes=_destination_codes(plan, codes),
     )
@@ -62,41 +105,67 @@ def _scorer(router: Router) -> Callable[[memoryview, int], bytes]:
     return score
 
 
-def plain_heads(router: Router) -> tuple[PlainHead, ...]:
-    """Return a router's heads where C can do all their arithmetic to the same bits; none where one is calibrated or shared."""
+def arithmetic_of(router: Router) -> Arithmetic | None:
+    """Return how C computes what a router says, to the same bits; None where a booster has no tables in C, or a limit no logarithm."""
     card = router.card
-    heads = card.heads
-    valued = [str(name) for name in heads]
-    is_plain = (
-        "log_latency" not in heads
-        and not (card.objective.sla and card.objective.sla_latency_ms is not None)
-        and valued == [name for name in _VALUED if name in valued]
-        and all(head.scaling is None and not head.own for head in heads.values())
+    objective, limit_ms = card.objective, card.objective.sla_latency_ms
+    has_logarithm = _LOGARITHM in card.heads
+    compiled = [_compiled_head(router, str(name)) for name in card.heads]
+    heads = tuple(head for head in compiled if head is not None)
+    if len(heads) < len(compiled) or (objective.sla and limit_ms is not None and not has_logarithm):
+        return None
+    places = {name: place for place, name in enumerate(card.outputs)}
+    weights = (objective.success, -objective.latency_minute, -objective.cost_usd, -objective.sla)
+    terms = [
+        (places[name], weight, MS_PER_MINUTE if name == "latency_ms" else 1.0)
+        for name, weight in zip(_WEIGHED, weights, strict=True)
+        if weight and name in places
+    ]
+    return Arithmetic(
+        heads=heads,
+        destination=-1 if router.destination is None else router.destination,
+        terms=tuple(terms),
+        spread=tuple((places[name], above) for name, above in router.spread().items()) if has_logarithm else (),
+        limit=(places.get("over_sla", -1), 0.0 if limit_ms is None else float(np.log(limit_ms))),
+        residuals=np.array(card.residuals if has_logarithm else ()).tobytes(),
+        levels=(durations.LEVELS if has_logarithm else np.array(())).tobytes(),
     )
-    if not is_plain:
-        return ()
-    plain = []
-    for name, head in heads.items():
-        tables = [engine.compiled for engine in router.boosters[name].pooled]
-        if None in tables:
-            return ()
-        offset = -1 if head.offset is None else card.numbers.index(head.offset)
-        weight, per = _weight(card.objective, str(name))
-        plain.append((tuple(form for form in tables if form), offset, head.low, head.high, weight, per))
-    return tuple(plain)
 
 
-def _weight(objective: Objective, head: str) -> tuple[float, float]:
-    """Return what the value gains per unit of a head, and how many of its units make one that is weighed."""
-    if head == "success_probability":
-        return objective.success, 1.0
-    return (-objective.latency_minute, MS_PER_MINUTE) if head == "latency_ms" else (-objective.cost_usd, 1.0)
+def _compiled_head(router: Router, name: str) -> CompiledHead | None:
+    card = router.card
+    head, boosters = next((card.heads[each], router.boosters[each]) for each in card.heads if each == name)
+    shares = router.destination is not None and head.own_share > 0.0
+    n_codes = 1 + max(boosters.own, default=-1) if shares else 0
+    pooled = _tables(boosters.pooled)
+    own = tuple(_tables(boosters.own[code]) if code in boosters.own else None for code in range(n_codes))
+    if pooled is None or any(own[code] is None for code in boosters.own if shares):
+        return None
+    scaling = head.scaling
+    return CompiledHead(
+        pooled=pooled,
+        own=own,
+        own_share=head.own_share,
+        offset=-1 if head.offset is None else card.numbers.index(head.offset),
+        low=head.low,
+        high=head.high,
+        is_scaled=scaling is not None,
+        slope=1.0 if scaling is None else scaling.slope,
+        intercept=0.0 if scaling is None else scaling.intercept,
+        output=-1 if name == _LOGARITHM else card.outputs.index(name),
+    )
+
+
+def _tables(engines: Sequence[Engine]) -> tuple[Tables, ...] | None:
+    """Return the engines' tables, None where one has none in C."""
+    found = [engine.compiled for engine in engines]
+    return None if None in found else tuple(table for table in found if table is not None)
 
 
 def _destination_codes(plan: StreamPlan, codes: Sequence[Mapping[str | None, float]]) -> bytes:
     category = plan.features.destination_category
     cells = [
-        known.get(category(destination, name), math.nan) if space == "destination" else math.nan
+        known.get(category(destination, name), nan) if space == "destination" else nan
         for destination in plan.stream.destinations
         for (space, name), known in zip(plan.features.categories, codes, strict=True)
     ]

@@ -19,24 +19,52 @@ typedef struct {
     int32_t slot;
 } Column;
 
-/* A head whose arithmetic is plain: the mean of its boosters, an offset column in minutes or none (-1), and its bounds. */
+/* Some boosters of which the mean is taken. */
 typedef struct {
-    PyObject *tables; /* a tuple */
-    Py_ssize_t n_tables;
-    int32_t offset;
-    double low, high, weight; /* what the value gains per unit of it */
-    double per;               /* units of the head in a unit that is weighed */
+    PyObject *tables; /* a tuple, NULL for none */
+    Py_ssize_t n;
+} Boosters;
+
+/* A head: its boosters' mean, a destination's own boosters mixed in, an offset column in minutes, a calibration, bounds. */
+typedef struct {
+    Boosters pooled, *own; /* own by the code of a destination */
+    Py_ssize_t n_own;
+    double own_share;
+    int32_t offset; /* a column, -1 for none */
+    double low, high;
+    int is_scaled;
+    double slope, intercept;
+    int32_t output; /* -1 for the logarithm of the latency */
 } Head;
+
+/* A part of the value: what it gains per unit, of which `per` of the output's make one. */
+typedef struct {
+    int32_t output;
+    double weight, per;
+} Term;
+
+/* A quantile of the latency: how far it lies above the predicted logarithm. */
+typedef struct {
+    int32_t output;
+    double above;
+} Spread;
 
 typedef struct {
     Text name;
-    PyObject *score;             /* None where the heads are plain */
+    PyObject *score; /* None where the arithmetic is done here */
     Head *heads;
-    Py_ssize_t n_outputs;        /* the value and the heads */
+    Term *terms;
+    Spread *spread;
+    Py_ssize_t n_heads, n_terms, n_spread, n_levels;
+    int32_t destination;  /* the column of the destination's code, -1 where none is needed */
+    int32_t limit_output; /* the risk of exceeding a limit, -1 for none */
+    double log_limit;
+    const double *residuals, *levels; /* [n_levels] */
+    Py_ssize_t n_outputs; /* the value and the heads */
     Text *outputs;
-    Names *codes;                /* by category */
+    Names *codes;                    /* by category */
     const double *destination_codes; /* [n_destinations, n_categories] */
-    double *predicted;           /* [n_outputs, MAX_CANDIDATES] */
+    double *predicted;               /* [n_outputs, MAX_CANDIDATES] */
     double shares[MAX_CANDIDATES];
 } Role;
 
@@ -120,22 +148,89 @@ static int read_orders(Course *course, PyObject *spec) {
     return 0;
 }
 
-static int read_heads(Course *course, Role *role, PyObject *spec) {
-    PyObject *heads = part(course->kept, spec, "heads");
-    const Py_ssize_t n = heads ? PyTuple_Size(heads) : -1;
-    if (n < 0 || !(role->heads = allot(course->kept, n, sizeof(Head)))) return -1;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        Head *head = &role->heads[i];
-        if (!PyArg_ParseTuple(PyTuple_GetItem(heads, i), "O!idddd", &PyTuple_Type, &head->tables, &head->offset, &head->low,
-                              &head->high, &head->weight, &head->per))
-            return -1;
-        head->n_tables = PyTuple_Size(head->tables);
-        if (head->n_tables < 1 || head->offset < -1 || head->offset >= course->n_numbers || role->n_outputs != n + 1) {
-            PyErr_SetString(PyExc_ValueError, "heads do not fit their outputs");
-            return -1;
-        }
+static int read_boosters(Boosters *boosters, PyObject *tables) {
+    *boosters = (Boosters){tables, PyTuple_Size(tables)};
+    if (boosters->n > 0) return 0;
+    if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "a head must have boosters");
+    return -1;
+}
+
+/* Whether an output is there beside the value, or none is meant. */
+static int is_output(const Role *role, int32_t output) { return output >= -1 && output < role->n_outputs - 1; }
+
+static int read_head(Course *course, Role *role, Head *head, PyObject *spec) {
+    PyObject *pooled, *own;
+    if (!PyArg_ParseTuple(spec, "O!O!diddpddi", &PyTuple_Type, &pooled, &PyTuple_Type, &own, &head->own_share, &head->offset,
+                          &head->low, &head->high, &head->is_scaled, &head->slope, &head->intercept, &head->output)
+        || read_boosters(&head->pooled, pooled) < 0)
+        return -1;
+    head->n_own = PyTuple_Size(own);
+    if (!(head->own = allot(course->kept, head->n_own, sizeof(Boosters)))) return -1;
+    for (Py_ssize_t code = 0; code < head->n_own; code++) {
+        PyObject *tables = PyTuple_GetItem(own, code);
+        if (tables != Py_None && read_boosters(&head->own[code], tables) < 0) return -1;
     }
-    return 0;
+    const int is_sound = head->offset >= -1 && head->offset < course->n_numbers && is_output(role, head->output)
+                         && (!head->n_own || role->destination >= course->n_numbers);
+    if (!is_sound) PyErr_SetString(PyExc_ValueError, "a head does not fit its columns and outputs");
+    return is_sound ? 0 : -1;
+}
+
+/* The items of a tuple part; NULL with an error set. */
+static PyObject *read_items(Course *course, PyObject *spec, const char *name, Py_ssize_t *n) {
+    PyObject *items = part(course->kept, spec, name);
+    *n = items ? PyTuple_Size(items) : -1;
+    return *n < 0 ? NULL : items;
+}
+
+static int read_terms(Course *course, Role *role, PyObject *spec) {
+    PyObject *terms = read_items(course, spec, "terms", &role->n_terms), *spread;
+    int is_sound = 1;
+    if (!terms || !(role->terms = allot(course->kept, role->n_terms, sizeof(Term)))) return -1;
+    for (Py_ssize_t i = 0; i < role->n_terms; i++) {
+        Term *term = &role->terms[i];
+        if (!PyArg_ParseTuple(PyTuple_GetItem(terms, i), "idd", &term->output, &term->weight, &term->per)) return -1;
+        is_sound &= is_output(role, term->output) && term->output >= 0;
+    }
+    if (!(spread = read_items(course, spec, "spread", &role->n_spread))
+        || !(role->spread = allot(course->kept, role->n_spread, sizeof(Spread))))
+        return -1;
+    for (Py_ssize_t i = 0; i < role->n_spread; i++) {
+        if (!PyArg_ParseTuple(PyTuple_GetItem(spread, i), "id", &role->spread[i].output, &role->spread[i].above)) return -1;
+        is_sound &= is_output(role, role->spread[i].output) && role->spread[i].output >= 0;
+    }
+    if (!is_sound) PyErr_SetString(PyExc_ValueError, "what follows from heads does not fit the outputs");
+    return is_sound ? 0 : -1;
+}
+
+static int read_limit(Course *course, Role *role, PyObject *spec) {
+    PyObject *limit = part(course->kept, spec, "limit");
+    Text levels;
+    if (!limit || !PyArg_ParseTuple(limit, "id", &role->limit_output, &role->log_limit)
+        || read_text(course->kept, spec, "levels", &levels) < 0)
+        return -1;
+    role->n_levels = (Py_ssize_t)(levels.size / sizeof(double));
+    if (!(role->levels = read_doubles(course->kept, spec, "levels", role->n_levels))
+        || !(role->residuals = read_doubles(course->kept, spec, "residuals", role->n_levels)))
+        return -1;
+    if (is_output(role, role->limit_output) && (role->limit_output < 0 || role->n_levels > 0)) return 0;
+    PyErr_SetString(PyExc_ValueError, "the limit does not fit the outputs");
+    return -1;
+}
+
+static int read_arithmetic(Course *course, Role *role, PyObject *role_spec) {
+    PyObject *spec = part(course->kept, role_spec, "arithmetic"), *heads;
+    if (!spec || read_integer(course->kept, spec, "destination", &role->destination) < 0
+        || !(heads = read_items(course, spec, "heads", &role->n_heads))
+        || !(role->heads = allot(course->kept, role->n_heads, sizeof(Head))))
+        return -1;
+    if (role->destination >= course->n_numbers + course->n_categories) {
+        PyErr_SetString(PyExc_ValueError, "the destination is no column");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < role->n_heads; i++)
+        if (read_head(course, role, &role->heads[i], PyTuple_GetItem(heads, i)) < 0) return -1;
+    return read_terms(course, role, spec) < 0 || read_limit(course, role, spec) < 0 ? -1 : 0;
 }
 
 static int read_codes(Course *course, Role *role, PyObject *spec) {
@@ -172,7 +267,7 @@ static int read_role(Course *course, Role *role, PyObject *spec) {
                    && (role->destination_codes
                        = read_doubles(course->kept, spec, "destination_codes", course->n_destinations * course->n_categories))
                    && read_codes(course, role, spec) == 0
-                   && (role->score != Py_None || read_heads(course, role, spec) == 0)
+                   && (role->score != Py_None || read_arithmetic(course, role, spec) == 0)
                ? 0
                : -1;
 }

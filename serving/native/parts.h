@@ -10,6 +10,7 @@
 #include "blake2b.h"
 #include "crc32.h"
 #include "instants.h"
+#include "scoring.h"
 #include "spec.h"
 
 /* Let the C library give back what a large request took, and keep one heap for all threads: by default it learns from the first
@@ -78,7 +79,23 @@ static PyObject *fast_path_moment(PyObject *module, PyObject *number) {
     return PyBytes_FromStringAndSize(text, (Py_ssize_t)write_instant(us, text));
 }
 
+static PyObject *fast_path_interpolate(PyObject *module, PyObject *args) {
+    (void)module;
+    double x;
+    Text xs, ys;
+    Py_ssize_t size, ys_size;
+    if (!PyArg_ParseTuple(args, "dy#y#", &x, &xs.at, &size, &ys.at, &ys_size)) return NULL;
+    if (size < (Py_ssize_t)sizeof(double) || size != ys_size) {
+        PyErr_Format(PyExc_ValueError, "as many xs as ys, at least one: got %zd and %zd bytes", size, ys_size);
+        return NULL;
+    }
+    return PyFloat_FromDouble(
+        interpolate(x, (const double *)xs.at, (const double *)ys.at, size / (Py_ssize_t)sizeof(double)));
+}
+
 static PyMethodDef parts_methods[] = {
+    {"interpolate", fast_path_interpolate, METH_VARARGS,
+     "interpolate(x, xs, ys, /)\n--\n\nReturn numpy's interp, with 0 to the left and 1 to the right."},
     {"keep_little", fast_path_keep_little, METH_NOARGS, "keep_little()\n--\n\nLet the C library keep little memory."},
     {"digits", fast_path_digits, METH_O, "digits(value, /)\n--\n\nReturn a finite number as JSON."},
     {"number", fast_path_number, METH_O, "number(text, /)\n--\n\nReturn the number that JSON text is, None for none."},

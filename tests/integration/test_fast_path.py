@@ -21,7 +21,7 @@ from features.records import Decision, DestinationState, Outcome
 from models import compiling, durations, router
 from models.calibration import Scaling
 from models.card import CARD_FILE, Card, Head, Quantile
-from serving import fast_path, held, identity, live
+from serving import course_models, fast_path, held, identity, live
 from serving.answer import Answer
 from serving.handler import Handler
 from serving.live import StateReport
@@ -73,7 +73,7 @@ text_field = "note"
 sticky = true
 [streams.orders.objective]
 success = 2.0
-latency_minute = 0.5
+latency_minute = 7.3
 cost_usd = 0.1
 low = -1.0
 high = 2.0
@@ -189,7 +189,10 @@ def plan_of(kind: str) -> Plan:
 
 
 def make_router(folder: Path, plan: Plan, seed: int, *, is_plain: bool) -> router.Router:
-    """Train a router on noise: two boosters to a head, with an offset; with calibration and latencies unless it is plain."""
+    """Train a router on noise: two boosters to a head, with an offset.
+
+    Unless it is plain: with calibration, the distribution of latencies and a limit for them, and destinations' own boosters.
+    """
     folder.mkdir()
     of, random = plan.streams["orders"], np.random.default_rng(seed)
     orders = {"country": ("NO", "SE"), "name": tuple(NAMES), "kind": ("rail", "road"), "carrier": ("True", "7", "post")}
@@ -204,7 +207,7 @@ def make_router(folder: Path, plan: Plan, seed: int, *, is_plain: bool) -> route
         "cost_usd": ("regression", signal / 10),
     }
     for head, (objective, label) in targets.items():
-        for number in range(2):
+        for number in range(2 if is_plain else 4):  # the last two are some destination's own
             data = lightgbm.Dataset(matrix, label, categorical_feature=list(range(len(numbers), len(numbers) + 4)))
             chosen = {"objective": objective, "num_leaves": 7, "verbosity": -1, "num_threads": 1, "seed": seed + number}
             lightgbm.train({**chosen, "feature_fraction": 0.6}, data, 12).save_model(folder / f"{head}_{number}.txt")
@@ -216,6 +219,8 @@ def make_router(folder: Path, plan: Plan, seed: int, *, is_plain: bool) -> route
             high=1.0 if name == "success_probability" else 20.0 if name == "log_latency" else 9_000.0,
             scaling=scaling if name == "success_probability" else None,
             offset="promise" if name == "latency_ms" else None,
+            own={} if is_plain else {"south": (f"{name}_2.txt", f"{name}_3.txt"), 'we"st': (f"{name}_3.txt",)},
+            own_share={"success_probability": 0.3, "log_latency": 1.0}.get(name, 0.0),
         )
         for name in targets
     }
@@ -227,7 +232,10 @@ def make_router(folder: Path, plan: Plan, seed: int, *, is_plain: bool) -> route
         numbers=numbers,
         categories={name: orders[name] for name in of.features.category_names},
         heads=heads,
-        objective=of.stream.objective,
+        objective=of.stream.objective
+        if is_plain
+        else msgspec.structs.replace(of.stream.objective, sla=0.7, sla_latency_ms=1.5),
+        destination_column=None if is_plain else "name",
         destinations=of.stream.destinations,
         value_low=-1.0,
         value_high=2.0,
@@ -254,6 +262,19 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
         for seed, name in enumerate(("a", "b", "full"))
     }
     return {name: Model(name * 8, loaded) for name, loaded in made.items()}
+
+
+def test_every_kind_of_head_is_computed_in_c(models: dict[str, Model]) -> None:
+    plan = plan_of("epsilon").streams["orders"]
+    for name, model in models.items():
+        role = course_models.role_of("champion", model, plan)
+        assert role is not None
+        assert role.arithmetic is not None
+        assert role.score is None
+        heads = role.arithmetic.heads
+        assert [bool(head.own) for head in heads] == [name == "full" and head.own_share > 0 for head in heads]
+    assert [head.is_scaled for head in heads] == [True, False, False, False]
+    assert role.arithmetic.limit[0] >= 0
 
 
 VIEWS: dict[str, Callable[[dict[str, Model]], StreamView]] = {
@@ -366,6 +387,7 @@ def test_decisions_are_counted_found_and_known_as_the_whole_path_does_it(
 ) -> None:
     sides = pair("canary")
     own = [f"own-{number}" for number in range(3)] + [identity.decision_id(AT, 77)]
+    own.append(identity.decision_id(AT, identity.fingerprint("orders", "/shop", f"e{20 + len(own)}")))
     told = []
     for side in sides:
         bodies = [msgspec.json.encode(request(number)) for number in range(1, 12)]
@@ -376,7 +398,7 @@ def test_decisions_are_counted_found_and_known_as_the_whole_path_does_it(
         heard += [side.ask(msgspec.json.encode(request(number))) for number in (40, 41)]
         ids = [decision.decision_id for _, _, logged in heard for decision in logged]
         assert len(set(ids)) == len(ids) >= 20
-        assert len(set(own) & set(ids)) >= 3
+        assert len(set(own) & set(ids)) >= 4
         assert [getattr(side.shim.decision(each), "decision_id", None) for each in ids] == ids
         assert all(side.ask(body)[2] == [] for body in bodies), "none is decided again"
         told.append(([answers for _, answers, _ in heard], count(side), len(side.shim.memory)))

@@ -9,10 +9,12 @@ import zlib
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from models import elementary
 from serving import fast_path
 
 if not fast_path.is_compiled():
@@ -147,3 +149,23 @@ def test_every_day_of_four_centuries_is_written_as_the_calendar_has_it() -> None
     for day in range(-200_000, 200_000, 7):
         at = EPOCH + timedelta(days=day)
         assert _fast_path.moment(day * 86_400_000_000) == msgspec.json.encode(at)
+
+
+ordinary = st.floats(-5, 5) | st.sampled_from([0.0, 1.0, -1.0])
+
+
+@given(xs=st.lists(ordinary, min_size=1, max_size=70), x=ordinary, at=st.none() | st.integers(0, 69))
+def test_interpolation_is_that_of_numpy_on_steps_and_between_them(xs: list[float], x: float, at: int | None) -> None:
+    points = np.sort(np.array(xs))
+    levels = np.arange(1, len(xs) + 1) / (len(xs) + 1)
+    x = x if at is None else points[at % len(points)]
+    expected = np.interp(np.array([x]), points, levels, left=0.0, right=1.0)[0]
+    assert _fast_path.interpolate(x, points.tobytes(), levels.tobytes()) == expected
+
+
+@given(values=st.lists(st.floats(-30, 30), max_size=9))
+def test_elementary_functions_give_one_number_the_bits_they_give_it_among_others(values: list[float]) -> None:
+    for function, known in ((elementary.exp, math.exp), (elementary.tanh, math.tanh)):
+        assert function(np.array(values)).tolist() == list(map(known, values))
+    positive = [abs(value) + 1e-6 for value in values]
+    assert elementary.log(np.array(positive)).tolist() == list(map(math.log, positive))
