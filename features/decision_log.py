@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features import scratch
 from features.vector import CategoryColumn
 
 Floats = NDArray[np.float64]
@@ -138,7 +139,7 @@ class DecisionLog:
             **columns,
             offsets=offsets,
             chosen=offsets[:-1] + place[kept],
-            numbers=self.numbers[rows],
+            numbers=scratch.take(self.numbers, np.flatnonzero(rows)),
             categories=[column.take(rows) for column in self.categories],
             destination=self.destination.take(rows),
             policies={name: column[rows] for name, column in self.policies.items()},
