@@ -121,7 +121,6 @@ class DecisionLog:
         columns: dict[str, Any] = {
             name: getattr(self, name)[kept]
             for name in (
-                "decision_id",
                 "decided_at",
                 "cluster",
                 "propensity",
@@ -139,6 +138,7 @@ class DecisionLog:
             **columns,
             offsets=offsets,
             chosen=offsets[:-1] + place[kept],
+            decision_id=scratch.take(self.decision_id, np.flatnonzero(kept)),
             numbers=scratch.take(self.numbers, np.flatnonzero(rows)),
             categories=[column.take(rows) for column in self.categories],
             destination=self.destination.take(rows),

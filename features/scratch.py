@@ -1,28 +1,30 @@
-"""Vectors that lie on the disk while nobody reads them: a log's may be more than the memory that a fit of it takes."""
+"""Tables that lie on the disk while nobody reads them: a log's vectors may be more than the memory that a fit of it takes."""
 
+import math
 import mmap
 import tempfile
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-Floats = NDArray[np.float64]
+Table = NDArray[Any]  # a row each along its first axis
 Integers = NDArray[np.integer]
 
-ROWS_AT_ONCE = 16_384
+ROWS_AT_ONCE = 8_192
 
 
 class Rows:
-    """Rows of ``n_columns`` numbers, written one batch after the other to a file among the system's temporary files.
+    """Rows of one ``shape`` and type, written one batch after the other to a file among the system's temporary files.
 
     The file has no name: the system gives its room back with the table, or with the process, however that dies.
     """
 
-    def __init__(self, n_columns: int) -> None:
-        """Begin without rows."""
-        self._n_columns = n_columns
+    def __init__(self, *shape: int, dtype: DTypeLike = np.float64) -> None:
+        """Begin without rows; without a ``shape`` each row is a single cell."""
+        self._shape, self._dtype = shape, np.dtype(dtype)
         self._n_rows = 0
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - `table` closes it, or the end of this
         weakref.finalize(self, self._file.close)
@@ -30,25 +32,33 @@ class Rows:
     def __len__(self) -> int:
         return self._n_rows
 
-    def append(self, rows: Floats) -> None:
-        """Write ``rows``, float64[n, n_columns]; a full disk is an OSError."""
-        self._file.write(np.ascontiguousarray(rows, np.float64).data)
+    def append(self, rows: Table) -> None:
+        """Write ``rows``; a full disk is an OSError.
+
+        Raises
+        ------
+        ValueError
+            If they are of another shape.
+        """
+        if rows.shape[1:] != self._shape:
+            raise ValueError(f"rows must be of shape {self._shape}, got {rows.shape[1:]}")
+        self._file.write(np.ascontiguousarray(rows, self._dtype).view(np.uint8).data)
         self._n_rows += len(rows)
 
-    def table(self) -> Floats:
-        """Return all rows, float64[n_rows, n_columns], to be read only; nothing can be appended any more.
+    def table(self) -> Table:
+        """Return all rows, to be read only; nothing can be appended any more.
 
         What is read of it stays in memory unless it is read by `pieces`, though the system may take it back.
         """
-        shape = (self._n_rows, self._n_columns)
+        shape = (self._n_rows, *self._shape)
         with self._file:
             self._file.flush()
-            if not self._n_rows * self._n_columns:
-                return np.empty(shape)
-            return np.ndarray(shape, np.float64, mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
+            if not math.prod(shape) * self._dtype.itemsize:
+                return np.empty(shape, self._dtype)
+            return np.ndarray(shape, self._dtype, mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def pieces(table: Floats, rows: Integers | None = None) -> Iterator[tuple[slice, Floats]]:
+def pieces(table: Table, rows: Integers | None = None) -> Iterator[tuple[slice, Table]]:
     """Yield ``table[rows]`` (all rows without any given) some at a time, each with its place, and let go of what was read.
 
     So a pass over a table on the disk takes the memory of a piece. One in memory alone is read the same way.
@@ -60,15 +70,15 @@ def pieces(table: Floats, rows: Integers | None = None) -> Iterator[tuple[slice,
         _let_go(table)
 
 
-def take(table: Floats, rows: Integers) -> Floats:
+def take(table: Table, rows: Integers) -> Table:
     """Return ``table[rows]``, a copy in memory, read as `pieces` reads."""
-    taken = np.empty((len(rows), table.shape[1]))
+    taken = np.empty((len(rows), *table.shape[1:]), table.dtype)
     for at, piece in pieces(table, rows):
         taken[at] = piece
     return taken
 
 
-def _let_go(array: Floats) -> None:
+def _let_go(array: Table) -> None:
     owner: object = array
     while isinstance(owner, np.ndarray):
         owner = owner.base

@@ -2,7 +2,7 @@
 
 Logged vectors are all candidates', so a long log is mostly rows that no fit reads. It is read some decisions at a time, in
 order of time: all candidates of the holdout and of the sample on which forms compete, the revealed ones alone of the rest.
-The vectors themselves are put on the disk (`features.scratch`), from where they are read some at a time.
+The vectors, and the names that only a report reads, lie on the disk (`features.scratch`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features import decision_log, history, log_table, scratch
@@ -25,8 +26,8 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-WHOLE_AT_ONCE = 20_000  # decisions with all their candidates
-REVEALED_AT_ONCE = 50_000  # with a candidate each, or few; fewer are dear, since the file is read in larger pieces
+WHOLE_AT_ONCE = 10_000  # decisions with all their candidates
+REVEALED_AT_ONCE = 25_000  # with a candidate each, or few; fewer are dear, since the file is read in larger pieces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ class _Reader:
 
     def revealed(self, places: Integers, sampled: Mask) -> tuple[DecisionLog, DecisionLog | None]:
         """Return the rows of ``places`` whose outcome is known, and all rows of those of them that are ``sampled``."""
-        known, whole = _Pieces(self.features), _Pieces(self.features)
+        known, whole = self._pieces(), self._pieces()
         for at in _windows(places, REVEALED_AT_ONCE):
             log = self._window(at, whole=sampled[at])
             if sampled[at].any():
@@ -113,10 +114,13 @@ class _Reader:
         """Return all rows of ``places``, with the policies that took part."""
         names = (*history.CANDIDATES, *history.POLICIES)
         everything = np.ones(min(WHOLE_AT_ONCE, len(places)), np.bool_)
-        pieces = _Pieces(self.features)
+        pieces = self._pieces()
         for at in _windows(places, WHOLE_AT_ONCE):
             pieces.add(self._window(at, whole=everything[: len(at)], names=names))
         return pieces.joined()
+
+    def _pieces(self) -> "_Pieces":
+        return _Pieces(self.features, pc.max(pc.utf8_length(self.table["decision_id"])).as_py())
 
     def _window(self, at: Integers, *, whole: Mask, names: Sequence[str] = history.CANDIDATES) -> DecisionLog:
         give_back()
@@ -130,10 +134,11 @@ def _windows(places: Integers, n_at_once: int) -> Iterator[Integers]:
 
 
 class _Pieces:
-    """Logs that follow each other: their vectors are on the disk from when they are added, everything else is kept."""
+    """Logs that follow each other: their vectors and names are on the disk from when they are added, the rest is kept."""
 
-    def __init__(self, features: FeatureDefinitions) -> None:
+    def __init__(self, features: FeatureDefinitions, n_characters: int) -> None:
         self._vectors = scratch.Rows(len(features.numbers))
+        self._names = scratch.Rows(dtype=f"U{n_characters}")
         self._parts: list[DecisionLog] = []
 
     def __bool__(self) -> bool:
@@ -142,25 +147,25 @@ class _Pieces:
     def add(self, log: DecisionLog) -> None:
         """Put the next log behind the others."""
         self._vectors.append(log.numbers)
-        self._parts.append(replace(log, numbers=log.numbers[:0].copy()))
+        self._names.append(log.decision_id)
+        self._parts.append(replace(log, numbers=log.numbers[:0].copy(), decision_id=log.decision_id[:0].copy()))
 
     def joined(self) -> DecisionLog:
         """Return all of them as one log."""
-        return concatenate(self._parts, self._vectors.table())
+        return replace(_concatenate(self._parts), numbers=self._vectors.table(), decision_id=self._names.table())
 
 
-def concatenate(parts: Sequence[DecisionLog], numbers: Floats) -> DecisionLog:
-    """Return the logs one after the other; ``numbers`` (float64[n_rows, n_numbers]) are all their vectors."""
+def _concatenate(parts: Sequence[DecisionLog]) -> DecisionLog:
+    """Return the logs one after the other, but for vectors and names."""
     if len(parts) == 1:
-        return replace(parts[0], numbers=numbers)
+        return parts[0]
     n_rows = [int(part.offsets[-1]) for part in parts]
     starts = np.concatenate(([0], np.cumsum(n_rows)))
     offsets = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=False)]
-    plain = ("decision_id", "decided_at", "cluster", "propensity", "reward", "success", "latency_ms", "cost_usd")
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*plain, "timed_out")}
-    return DecisionLog(
-        **joined,
-        numbers=numbers,
+    plain = ("decided_at", "cluster", "propensity", "reward", "success", "latency_ms", "cost_usd", "timed_out")
+    return replace(
+        parts[0],
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in plain},
         offsets=np.concatenate(([0], *offsets)),
         chosen=np.concatenate([part.chosen + start for part, start in zip(parts, starts, strict=False)]),
         categories=[_join(columns) for columns in zip(*(part.categories for part in parts), strict=True)],

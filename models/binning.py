@@ -55,4 +55,6 @@ def _told(rows: EncodedRows, drawn: Integers32) -> tuple[list[Floats], list[Inte
             at = slice(n_told[column], n_told[column] + len(told))
             values[column][at], places[column][at] = cells[told], told + start
             n_told[column] = at.stop
-    return [cells[:n] for cells, n in zip(values, n_told, strict=True)], [at[:n] for at, n in zip(places, n_told, strict=True)]
+    return [cells[:n] for cells, n in zip(values, n_told, strict=True)], [
+        at[:n] for at, n in zip(places, n_told, strict=True)
+    ]

@@ -78,7 +78,7 @@ class Screened:
         rows = log.chosen[drawn]
         numbers, categories = scratch.take(log.numbers, rows), [column.take(rows) for column in log.categories]
         return cls(
-            decision_id=log.decision_id[drawn],
+            decision_id=scratch.take(log.decision_id, drawn),
             decided_at=log.decided_at[drawn],
             numbers=dict(zip(features.numbers, numbers.T, strict=True)),
             categories=dict(zip(features.categories, categories, strict=True)),

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features import scratch
-from features.scratch import Floats
+from features.scratch import Table
 
 MIB = 1024 * 1024
 ROWS = 32_768  # of 32 numbers: 8 MiB
 
 
-def table_of(batches: Sequence[Floats]) -> Floats:
-    rows = scratch.Rows(batches[0].shape[1])
+def table_of(batches: Sequence[Table]) -> Table:
+    rows = scratch.Rows(*batches[0].shape[1:])
     for batch in batches:
         rows.append(batch)
     assert len(rows) == sum(map(len, batches))
