@@ -225,7 +225,7 @@ WORDS = (
 
 
 @given(
-    words=st.lists(st.sampled_from(WORDS), max_size=30),
+    words=st.lists(st.sampled_from((*WORDS, *TEXTS)), max_size=30),
     span=st.integers(1, 5),
     grams=st.sampled_from([(1, 1), (1, 3), (2, 4), (4, 4)]),
     facts=st.sampled_from([None, *ATTRIBUTES, {"region": "mars"}]),
