@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from features.records import Event
@@ -231,6 +231,7 @@ WORDS = (
     facts=st.sampled_from([None, *ATTRIBUTES, {"region": "mars"}]),
     table=st.sampled_from([2, 4_096]),
 )
+@example(words=["pay my bill now"], span=4, grams=(2, 4), facts=None, table=4_096)
 def test_what_is_encoded_fast_has_the_bits_of_what_is_encoded_plainly(
     words: list[str], span: int, grams: tuple[int, int], facts: Attributes | None, table: int
 ) -> None:
