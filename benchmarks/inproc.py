@@ -31,7 +31,7 @@ from models import compiling, router
 from models.card import CARD_FILE, Card, Head
 from serving import intake
 from serving.debts import Debts
-from serving.memory import DecisionMemory
+from serving.memory import of_capacity
 from serving.overrides import OverrideJournal
 from serving.plan import Plan
 from serving.recorder import Recorder
@@ -50,6 +50,10 @@ _STATE = ["queue_depth", "in_flight", "latency_ms", "error_rate"]
 
 class NoRecorder(Recorder):
     """Takes every record for written."""
+
+    def flush(self, *, keep: bool = False) -> None:
+        """Forget what is held."""
+        self.held.cut(0)
 
     def append_lines(self, lines: Sequence[bytes]) -> list[int]:
         """Return places that nothing lies at."""
@@ -150,7 +154,7 @@ def make_shim(folder: Path, plan: Plan, view: StreamView, *, logs: bool) -> Shim
         releases=Fixed(ReleaseView(generation=1, streams={"orders": view})),
         overrides=OverrideJournal(folder / "overrides.jsonl"),
         recorder=(Recorder if logs else NoRecorder)(folder / "spool"),
-        memory=DecisionMemory(1 << 16),
+        memory=of_capacity(1 << 16),
         debts=Debts(),
     )
 

@@ -33,6 +33,9 @@ class Echoing:
         """Return what answers every request."""
         return lambda request, _: self.handle(request), ""
 
+    def form_of(self, _: Request) -> None:
+        """Return that nothing is decided."""
+
     def refuse(self, problem: Problem) -> Response:
         """Return the problem."""
         return Response(problem.status, problem.body())
@@ -44,6 +47,9 @@ class Idle:
 
     recorder: Recorder
     debts: Debts = field(default_factory=Debts)
+
+    def reply(self, *_: object) -> None:
+        """Leave everything to the handler."""
 
 
 async def serve(port: int) -> None:

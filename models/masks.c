@@ -186,18 +186,26 @@ DEFINE_SUM(sum_leaves_64, uint64_t, 64)
 DEFINE_ADD_LEAVES(add_leaves_32, uint32_t, and_rows_32, sum_leaves_32)
 DEFINE_ADD_LEAVES(add_leaves_64, uint64_t, and_rows_64, sum_leaves_64)
 
+/* Whether n cells of a column are the same to the last bit. */
+static int is_alike(const double *cell, Py_ssize_t n_features, Py_ssize_t n) {
+    uint64_t first, other, differs = 0;
+    memcpy(&first, cell, sizeof first);
+    for (Py_ssize_t i = 1; i < n; i++) {
+        memcpy(&other, cell + i * n_features, sizeof other);
+        differs |= first ^ other;
+    }
+    return !differs;
+}
+
 /* Learn which columns differ between rows; when there are more of them than before, what is remembered is void. */
 static void learn_own(const Masks *self, Memory *memory, const double *matrix, Py_ssize_t n) {
     const Py_ssize_t n_before = memory->call++ % SEASON ? memory->n_own : 0;
     if (!n_before) memset(memory->is_own, 0, (size_t)self->n_columns);
     memory->n_own = n_before;
     for (Py_ssize_t c = 0; c < self->n_columns; c++) {
-        const double *cell = matrix + self->columns[c].feature;
-        for (Py_ssize_t i = 1; i < n && !memory->is_own[c]; i++)
-            if (memcmp(cell, cell + i * self->n_features, sizeof(double))) {
-                memory->is_own[c] = 1;
-                memory->own[memory->n_own++] = c;
-            }
+        if (memory->is_own[c] || is_alike(matrix + self->columns[c].feature, self->n_features, n)) continue;
+        memory->is_own[c] = 1;
+        memory->own[memory->n_own++] = c;
     }
     if (memory->n_own != n_before || !n_before) memset(memory->stamps, 0, SLOTS * sizeof(uint64_t));
 }
@@ -325,6 +333,47 @@ static void score_event(Masks *self, const double *matrix, Py_ssize_t n, double 
     else add_remembered_64(self, memory, matrix, n, found, left, out);
 }
 
+/* Score n rows; -1 with an error set where memory fails. */
+static int score_matrix(Masks *self, const double *matrix, Py_ssize_t n, double *out, int raw_score) {
+    const size_t n_found = (size_t)(self->n_columns * (CHUNK + 1));
+    int64_t *scratch = malloc((n_found + (LANES + 1) * (size_t)self->n_trees) * sizeof(int64_t));
+    if (!scratch) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    Found found = {0, 0, scratch, scratch + self->n_columns};
+    void *left = scratch + n_found;
+    if (n > RELEASE_ROWS) {
+        Py_BEGIN_ALLOW_THREADS
+        score_rows(self, matrix, n, out, &found, left);
+        Py_END_ALLOW_THREADS
+    } else if (n > CHUNK) {
+        score_rows(self, matrix, n, out, &found, left);
+    } else if (n) {
+        score_event(self, matrix, n, out, &found, left);
+    }
+    if (!raw_score)
+        for (Py_ssize_t i = 0; i < n; i++) out[i] = convert(self, out[i]);
+    free(scratch);
+    return 0;
+}
+
+/* For callers in C, found by the name of its capsule: score rows of so many features, as Masks.score does. Returns -1 with an error
+   set where it cannot. */
+static int score_directly(PyObject *masks, const double *matrix, Py_ssize_t n, Py_ssize_t n_features, double *out) {
+    Masks *self = (Masks *)masks;
+    if (n_features != self->n_features) {
+        PyErr_Format(PyExc_ValueError, "rows must have %zd features, got %zd", self->n_features, n_features);
+        return -1;
+    }
+    return score_matrix(self, matrix, n, out, 0);
+}
+
+static struct {
+    PyTypeObject *type; /* of what may be scored */
+    int (*score)(PyObject *masks, const double *matrix, Py_ssize_t n, Py_ssize_t n_features, double *out);
+} direct = {NULL, score_directly};
+
 static PyObject *Masks_score(Masks *self, PyObject *const *args, Py_ssize_t n_args) {
     if (n_args != 3) return PyErr_Format(PyExc_TypeError, "score takes matrix, out and raw_score, got %zd", n_args);
     Py_buffer matrix, out;
@@ -339,26 +388,7 @@ static PyObject *Masks_score(Masks *self, PyObject *const *args, Py_ssize_t n_ar
                      out.len * self->n_features, matrix.len);
         goto release_out;
     }
-    const size_t n_found = (size_t)(self->n_columns * (CHUNK + 1));
-    int64_t *scratch = malloc((n_found + (LANES + 1) * (size_t)self->n_trees) * sizeof(int64_t));
-    if (!scratch) {
-        PyErr_NoMemory();
-        goto release_out;
-    }
-    Found found = {0, 0, scratch, scratch + self->n_columns};
-    void *left = scratch + n_found;
-    if (n > RELEASE_ROWS) {
-        Py_BEGIN_ALLOW_THREADS
-        score_rows(self, matrix.buf, n, out.buf, &found, left);
-        Py_END_ALLOW_THREADS
-    } else if (n > CHUNK) {
-        score_rows(self, matrix.buf, n, out.buf, &found, left);
-    } else if (n) {
-        score_event(self, matrix.buf, n, out.buf, &found, left);
-    }
-    if (!raw_score)
-        for (Py_ssize_t i = 0; i < n; i++) ((double *)out.buf)[i] = convert(self, ((double *)out.buf)[i]);
-    free(scratch);
+    if (score_matrix(self, matrix.buf, n, out.buf, raw_score) < 0) goto release_out;
     result = Py_None;
     Py_INCREF(result);
 release_out:
@@ -484,9 +514,12 @@ static PyType_Spec spec = {"models._masks.Masks", sizeof(Masks), 0, Py_TPFLAGS_D
 
 static int execute(PyObject *module) {
     PyObject *type = PyType_FromSpec(&spec);
-    int failed = !type || PyModule_AddObjectRef(module, "Masks", type) < 0;
-    Py_XDECREF(type);
-    return failed ? -1 : 0;
+    PyObject *capsule = PyCapsule_New(&direct, "models._masks.direct", NULL);
+    int failed = !type || !capsule || PyModule_AddObjectRef(module, "Masks", type) < 0
+                 || PyModule_AddObjectRef(module, "direct", capsule) < 0;
+    direct.type = (PyTypeObject *)type;
+    Py_XDECREF(capsule);
+    return failed ? -1 : 0; /* the type is the capsule's as well, for good */
 }
 
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, execute}, {0, NULL}};

@@ -1,16 +1,19 @@
 """Between the connections and the handler: requests wait their turn, bounded, and answers leave once what they rest on is written."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from serving.handler import Handler
+from serving.heads import KnownHeads
 from serving.limits import Limits
 from serving.lobby import Lobby
 from serving.messages import Request, Response
 from serving.problems import Problem
+from serving.replies import Replies
 from serving.settings import Durability
 from serving.shim import Shim
 
@@ -18,6 +21,7 @@ _BATCH_SECONDS = 0.002  # that an answer may wait for others to be written with 
 _ASYNC_SECONDS = 0.005  # that an answer may be ahead of its record
 _REST_SECONDS = 0.005  # between two looks whether there is room for those who were refused
 _RETRY_SECONDS = 1.0  # before a disk that refused is asked again
+_LOGGER = logging.getLogger("turnout.shim")
 
 
 class Connection(Protocol):
@@ -32,11 +36,23 @@ class Connection(Protocol):
         """Send the response to the oldest request that waits; without ``request`` it was refused before it was whole."""
 
 
+class Direct(Connection, Protocol):
+    """A connection that takes whole replies as well."""
+
+    def send(self, reply: bytes) -> None:
+        """Send the whole reply to the oldest request that waits."""
+
+
 @dataclass(slots=True)
 class _Waiting:
     connection: Connection
     request: Request | None
     response: Response | None
+
+
+# A request that was decided as it was read: the request itself, should it be asked again, and its reply. A plain tuple, which costs
+# the least.
+_Told = tuple[Direct, bytes, KnownHeads, bytes]
 
 
 class Exchange:
@@ -62,6 +78,7 @@ class Exchange:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Waiting] = deque()
         self._answered: list[_Waiting] = []  # waiting for the log
+        self._told: list[_Told] = []  # as well; of their connections nothing else waits that came before
         self._owed = shim.debts.snapshot()
         self._resting: deque[Connection] = deque()
         self._rest_ends = False  # a look whether there is room is due
@@ -73,7 +90,7 @@ class Exchange:
     @property
     def n_in_flight(self) -> int:
         """How many requests have come whole or in part and are not answered yet."""
-        return len(self._queue) + len(self._answered) + self.n_bodies
+        return len(self._queue) + len(self._told) + len(self._answered) + self.n_bodies
 
     def overload(self) -> Problem | None:
         """Return why the next request should come later, None where there is room."""
@@ -111,6 +128,27 @@ class Exchange:
             self._queue.append(earlier)
         self._queue.append(_Waiting(connection, request, response))
 
+    def reply(self, connection: Direct, data: bytes, replies: Replies) -> bool:
+        """Decide at once what a connection asks of which nothing waits, where ``data`` is one ordinary request; tell whether it is.
+
+        The reply leaves as all others do: when what was decided in this turn is written.
+        """
+        if self._queue or self.handler.draining:
+            return False  # others came first
+        try:
+            reply = self._shim.reply(data, replies.heads.decisions, replies.decided)
+        except Exception:  # what nobody thought of must cost nobody the answer
+            _LOGGER.exception("a request could not be decided as it was read")
+            return False
+        if reply is None:
+            return False
+        self._told.append((connection, data, replies.heads, reply))
+        if len(self._told) >= self.limits.turn_requests:
+            self._turn()
+        else:
+            self.settle()
+        return True
+
     def look(self) -> None:
         """Answer those who waited for a release, and it came, or waited as long as they wished; to be called now and then."""
         for waiting in self._lobby.leave(self._loop.time(), everyone=self.handler.draining):
@@ -121,7 +159,7 @@ class Exchange:
 
     def settle(self) -> None:
         """Take a turn: at once where there is but one connection, else when all sockets have been read."""
-        if self._turn_due or not self._queue:
+        if self._turn_due or not (self._queue or self._told):
             return
         if self.n_connections <= 1:
             self._turn()
@@ -190,18 +228,31 @@ class Exchange:
         recorder = self._shim.recorder
         self._shim.debts.restore(self._owed)
         recorder.holding = False
+        self._answered[:0] = [self._wait_again(told) for told in self._told]
+        self._told.clear()
         for waiting in self._answered:
-            if waiting.request is not None and waiting.response is not None and waiting.response.recorded:
+            if waiting.request is not None and (waiting.response is None or waiting.response.recorded):
                 waiting.response = self.handler.handle(waiting.request)
         recorder.holding = True
 
+    def _wait_again(self, told: _Told) -> _Waiting:
+        connection, data, heads, _ = told
+        taken = heads.take(data)
+        if taken is None:  # its head is not known any more
+            return _Waiting(connection, None, self.handler.refuse(Problem(503, "the decision could not be logged")))
+        return _Waiting(connection, taken[0], None)
+
     def _release(self) -> None:
+        told, self._told = self._told, []
         answered, self._answered = self._answered, []
         self._owed = self._shim.debts.snapshot()
-        _deliver(answered)
+        _deliver(told, answered)
 
 
-def _deliver(answered: Sequence[_Waiting]) -> None:
+def _deliver(told: Sequence[_Told], answered: Sequence[_Waiting]) -> None:
+    for connection, _, _, reply in told:
+        if not connection.gone:
+            connection.send(reply)
     for waiting in answered:
         if waiting.response is not None and not waiting.connection.gone:
             waiting.connection.deliver(waiting.response, waiting.request)

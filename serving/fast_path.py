@@ -8,7 +8,7 @@ that C does not read (an escape in a string, a key twice, an instant in another 
 import logging
 import math
 import struct
-from collections.abc import Sequence
+import time
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -17,7 +17,10 @@ import msgspec
 from features.definitions import TIME
 from features.records import DestinationState
 from serving.course import Course, Instants, course_of
+from serving.held import Held
 from serving.live import STATE, LiveStates
+from serving.memory import Memory
+from serving.metrics import SECONDS_BUCKETS, Metrics
 from serving.plan import Plan, StreamPlan
 from serving.view import ReleaseView, StreamView
 
@@ -32,46 +35,88 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-# A decision that was made: what to answer, its line in the spool, the event's fingerprint, the id that the client gave the decision or
-# None, what metrics count it under, and its microseconds. A plain tuple, which costs the least.
-Made = tuple[bytes, bytes, int, str | None, tuple[str, str, str], float]
-
-
 class FastPath:
     """The fast path of one shim, for one thread. It follows the release that it is asked to decide under.
 
     ``streams`` are those whose ordinary requests it takes under that release.
     """
 
-    def __init__(self, plan: Plan, live: LiveStates) -> None:
-        """Decide under ``plan`` with what is known ``live``; nothing is decided where no compiler was there at the installation."""
+    def __init__(self, plan: Plan, live: LiveStates, metrics: Metrics) -> None:
+        """Decide under ``plan`` with what is known ``live``; nothing is decided where no compiler was there at the installation.
+
+        ``metrics`` hear of decisions before a release is followed, and from `tell`.
+        """
         self._plan = plan
         self._live = live
         self._live_version = -1
+        self._metrics = metrics
         self._courses: list[Course] = []
         self._view: ReleaseView | None = None
         self._compiled: _fast_path.FastPath | None = None
         self._instants: Instants = []
+        self._is_dated = True  # whether anything but the record depends on the time of a decision
         self.streams: frozenset[str] = frozenset()
 
-    def decide(
-        self, view: ReleaseView, body: bytes, at: datetime, *, is_bare: bool
-    ) -> tuple[Sequence[Made], bool] | None:
-        """Decide the request, or the batch of them, that ``body`` is: what was made of it, and whether it is a batch.
+    def answer(
+        self, view: ReleaseView, body: bytes, at: datetime, *, is_bare: bool, memory: Memory, held: Held
+    ) -> bytes | None:
+        """Decide the request, or the batch of them, that ``body`` is, and return the answer; None is for the whole path.
 
-        ``is_bare`` says that a request is an event alone. None is for the whole path.
+        The decisions are in ``memory`` and their lines ``held`` then; before they are written the answer must not leave.
+        ``is_bare`` says that a request is an event alone. Events that were decided before, and lines for which there is no
+        room, are for the whole path.
         """
-        self.follow(view)
-        if self._compiled is None:
+        ready = self._ready(view, memory, held)
+        if ready is None:
             return None
-        times = self._times(at) if self._instants else b""
-        self._tell_states(self._compiled, at)
-        return self._compiled.decide(body, is_bare, _encode(at), (at - _EPOCH) // _MICROSECOND, times)
+        compiled, marks, lines = ready
+        times = self._prepare(compiled, at)
+        return compiled.answer(body, is_bare, (at - _EPOCH) // _MICROSECOND, times, marks, lines)
+
+    def reply(
+        self, view: ReleaseView, data: bytes, heads: dict[bytes, int], head: bytes, *, memory: Memory, held: Held
+    ) -> bytes | None:
+        """Do as `answer` does, now, for an HTTP request that ``data`` is as a whole, and return the whole reply.
+
+        ``heads`` are the heads of requests that may be answered so (see `serving.heads`), ``head`` is that of the reply, up to
+        the length of its body.
+        """
+        ready = self._ready(view, memory, held)
+        if ready is None:
+            return None
+        compiled, marks, lines = ready
+        at_us = time.time_ns() // 1_000
+        times = self._prepare(compiled, _EPOCH + at_us * _MICROSECOND) if self._is_dated else b""
+        return compiled.reply(data, heads, head, at_us, times, marks, lines)
+
+    def _ready(
+        self, view: ReleaseView, memory: Memory, held: Held
+    ) -> "tuple[_fast_path.FastPath, _fast_path.Marks, _fast_path.HeldLines] | None":
+        """Return what decides, and what keeps in C what was decided; None where anything of it is not in C."""
+        if view is not self._view:
+            self.follow(view)
+        if (
+            self._compiled is None
+            or not isinstance(memory, _fast_path.Marks)
+            or not isinstance(held, _fast_path.HeldLines)
+        ):
+            return None
+        return self._compiled, memory, held
+
+    def _prepare(self, compiled: "_fast_path.FastPath", at: datetime) -> bytes:
+        self._tell_states(compiled, at)
+        return self._times(at) if self._instants else b""
+
+    def tell(self) -> None:
+        """Tell the metrics what was decided since last told."""
+        if self._compiled is not None:
+            self._metrics.count_many(*self._compiled.take_counts())
 
     def follow(self, view: ReleaseView) -> None:
         """Make the courses of a release, unless they are made."""
         if view is self._view:
             return
+        self.tell()
         self._view, self._compiled, self._instants = view, None, []
         self._live_version, self._courses, self.streams = -1, [], frozenset()
         if not is_compiled():
@@ -83,8 +128,9 @@ class FastPath:
                 types += [(event_type.encode(), len(self._courses)) for event_type in plan.stream.types]
                 self._courses.append(course)
         if self._courses:
-            self._compiled = _fast_path.FastPath(tuple(self._courses), tuple(types))
+            self._compiled = _fast_path.FastPath(tuple(self._courses), tuple(types), SECONDS_BUCKETS)
         self.streams = frozenset(course.name.decode() for course in self._courses)
+        self._is_dated = bool(self._instants) or self._live.is_configured
 
     def _course(self, plan: StreamPlan, view: ReleaseView) -> Course | None:
         """Return a stream's course; one for which none can be made, for whatever reason, is decided by the whole path."""

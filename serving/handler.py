@@ -14,6 +14,7 @@ from models.releases.ledger import Ledger
 from models.releases.store import Store
 from serving import inference, intake, inventory, metrics, openapi, parcel, problems, routes
 from serving.access import Door, Role
+from serving.intake import Form
 from serving.messages import Request, Response, as_awaited, as_json, as_tagged, generation_after, read_body
 from serving.offer import Offer
 from serving.overrides import StopRequest
@@ -138,6 +139,11 @@ class Handler:
             raise Problem(404, f"there is no {request.path}")
         allowed = {"allowed": sorted(found)}
         raise Problem(405, f"{request.method} is not for {request.path}", extensions=allowed)
+
+    def form_of(self, request: Request) -> Form | None:
+        """Return the form of an admitted request for decisions which the fast path may take, None for any other request."""
+        asks = request.opened is not None and request.opened[0] == self._decide
+        return intake.form_of(request.headers) if asks and REPLAY_HEADER not in request.headers else None
 
     def _find(self, path: str) -> tuple[dict[str, _Bound], str]:
         """Return the routes of a path with a ``*`` in it and what stands there; none where there is no such path."""
@@ -273,6 +279,7 @@ class Handler:
 
     def _metrics(self, _: Request, __: str) -> Response:
         recorder = self._shim.recorder
+        self._shim.fast_path.tell()
         body = self._shim.metrics.render(
             generation=self._shim.releases.view.generation,
             degraded=bool(inventory.problems(self._shim)),

@@ -22,6 +22,7 @@ MAX_BATCH = 1_024
 MAX_CANDIDATES = 512
 
 T = TypeVar("T")
+Form = Literal["question", "event"]  # what a body is read as
 
 _JSON = "application/json"
 _STRUCTURED = "application/cloudevents+json"
@@ -168,7 +169,7 @@ def check_zone(instant: datetime | None, path: str) -> None:
         raise Problem(422, f"expected {cloudevents.TIMESTAMP_RULE}, got {instant.isoformat()}", path)
 
 
-def form_of(headers: Mapping[str, str]) -> Literal["question", "event"] | None:
+def form_of(headers: Mapping[str, str]) -> Form | None:
     """Return what a body is read as whose headers say no more than that; None for an event in binary mode, or for no JSON."""
     if "ce-specversion" in headers:
         return None

@@ -59,6 +59,11 @@ class LiveStates:
         return None if self._table is None else self._table.failure
 
     @property
+    def is_configured(self) -> bool:
+        """Whether anything can be known."""
+        return self._table is not None
+
+    @property
     def max_age_seconds(self) -> float:
         """How old a state may be to be used; without limit where live state is not configured."""
         return float("inf") if self._chosen is None else self._chosen.max_age_seconds

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from features.records import Decision, Outcome
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_SECONDS_BUCKETS = (50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.25, 1.0)
+SECONDS_BUCKETS = (50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.25, 1.0)
 
 NO_ENGINES: Mapping[tuple[str, str], str] = MappingProxyType({})
 NO_STREAMS: Mapping[str, bool] = MappingProxyType({})
@@ -36,7 +36,7 @@ class Metrics(Collector):
         )
         self._outcomes = self._tally("turnout_outcomes", "Outcomes accepted.", "status")
         self._problems = self._tally("turnout_problems", "Requests answered with a problem.", "status")
-        self._in_bucket = [0] * (len(_SECONDS_BUCKETS) + 1)
+        self._in_bucket = [0] * (len(SECONDS_BUCKETS) + 1)
         self._seconds = 0.0
         self._gauges: dict[str, tuple[str, float]] = {}
         self._engines, self._fast = NO_ENGINES, NO_STREAMS
@@ -45,13 +45,18 @@ class Metrics(Collector):
 
     def count_decision(self, decision: Decision) -> None:
         """Count a decision that was made to be logged."""
-        self.count_made((decision.stream, decision.mode, decision.arm), decision.latency_us)
+        _count(self._decisions, decision.stream, decision.mode, decision.arm)
+        seconds = decision.latency_us / 1e6
+        self._in_bucket[bisect_left(SECONDS_BUCKETS, seconds)] += 1
+        self._seconds += seconds
 
-    def count_made(self, key: tuple[str, str, str], latency_us: float) -> None:
-        """Count a decision by its stream, mode and arm."""
-        self._decisions[key] = self._decisions.get(key, 0) + 1
-        seconds = latency_us / 1e6
-        self._in_bucket[bisect_left(_SECONDS_BUCKETS, seconds)] += 1
+    def count_many(
+        self, decisions: Sequence[tuple[tuple[str, str, str], int]], in_bucket: Sequence[int], seconds: float
+    ) -> None:
+        """Count decisions by their stream, mode and arm, and by the bucket of their seconds, of which the sum is given."""
+        for key, n in decisions:
+            self._decisions[key] = self._decisions.get(key, 0) + n
+        self._in_bucket = [known + n for known, n in zip(self._in_bucket, in_bucket, strict=True)]
         self._seconds += seconds
 
     def count_fault(self, stream: str, digest: str) -> None:
@@ -111,7 +116,7 @@ class Metrics(Collector):
             yield family
         seconds = HistogramMetricFamily("turnout_decision_seconds", "From the request to its record.")
         n_within, buckets = 0, []
-        for bound, n in zip((*map(str, _SECONDS_BUCKETS), "+Inf"), self._in_bucket, strict=True):
+        for bound, n in zip((*map(str, SECONDS_BUCKETS), "+Inf"), self._in_bucket, strict=True):
             n_within += n
             buckets.append((bound, n_within))
         seconds.add_metric((), buckets, self._seconds)

@@ -72,6 +72,10 @@ class HttpProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read; what is whole is answered in this turn of the loop."""
+        if self._is_quiet() and self._exchange.reply(self, data, self._replies):
+            self._n_waiting += 1
+            self._wait(self._limits.keep_alive_seconds)
+            return
         if self._state == "closing":
             return  # read and thrown away, so that its sender hears why
         data = self._backlog + data
@@ -144,7 +148,17 @@ class HttpProtocol(asyncio.Protocol):
         self._n_waiting -= 1
         ends = self._last and not self._n_waiting and self._state in ("idle", "closing")
         headless = request is not None and request.method == "HEAD"
-        self._transport.write(self._replies.encode(response, closing=ends, headless=headless))
+        self._send(self._replies.encode(response, closing=ends, headless=headless), ends=ends)
+
+    def send(self, reply: bytes) -> None:
+        """Send the whole reply to the oldest request that waits."""
+        self._n_waiting -= 1
+        self._send(reply, ends=self._last and not self._n_waiting and self._state in ("idle", "closing"))
+
+    def _send(self, reply: bytes, *, ends: bool) -> None:
+        if self._transport is None:
+            return
+        self._transport.write(reply)
         if not ends:
             if not self._reading:
                 self._n_unread = self._n_outstanding()
@@ -236,6 +250,10 @@ class HttpProtocol(asyncio.Protocol):
 
     # -- within
 
+    def _is_quiet(self) -> bool:
+        """Tell whether nothing is begun, or waits, or is to end: the next bytes begin a request that is answered next."""
+        return self._state == "idle" and not (self._n_waiting or self._backlog or self._last or self._resting)
+
     def _submit(self, request: Request, problem: Problem | None) -> None:
         if self._n_waiting >= self._limits.max_pipelined:
             self._refuse(Problem(503, f"more than {self._limits.max_pipelined} requests of one connection wait"))
@@ -297,11 +315,12 @@ class HttpProtocol(asyncio.Protocol):
         special = self._last or self._refusal is not None or _SPECIAL & headers.keys() or self._parser.should_upgrade()
         if special or n_bytes > _PATIENT_BYTES:
             return
+        handler = self._exchange.handler
         try:
-            opened = self._exchange.handler.open(self._request)
+            request = self._request._replace(opened=handler.open(self._request))
         except Problem:
             return  # a head that is refused is refused anew each time
-        self._heads.learn(begun, self._request._replace(opened=opened), n_bytes)
+        self._heads.learn(begun, request, n_bytes, form=handler.form_of(request))
 
     def _begin(self) -> None:
         self._url = b""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from features import spool
 from features.spool import SpoolWriter
+from serving import held
 
 _OFFSET_BITS = 40  # a place is the segment's index above, the line's offset below
 _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
@@ -46,8 +47,7 @@ class Recorder:
         self._writer: SpoolWriter | None = None
         self._index = -1  # of the open segment
         self._size = 0  # of what is written of it
-        self._held: dict[int, bytes] = {}  # lines by their place, in the order of both
-        self._held_bytes = 0
+        self.held = held.none_yet()
         self._moved: dict[int, int] = {}  # places of lines that a failing disk sent elsewhere
         self._ends: dict[int, int] = {}  # per segment that failed, the offset up to which it was accepted
         # Of each segment that was there: its index, and the offset up to which it is no news.
@@ -56,7 +56,7 @@ class Recorder:
     @property
     def n_held(self) -> int:
         """How many records wait for `flush`."""
-        return len(self._held)
+        return len(self.held)
 
     def append(self, *payloads: bytes) -> list[int]:
         """Append ``payloads`` in one write, or hold them for the next one, and return their places.
@@ -72,17 +72,28 @@ class Recorder:
 
     def append_lines(self, lines: Sequence[bytes]) -> list[int]:
         """Append payloads that are whole lines already, as `append` does."""
-        places: list[int] = []
+        n_before = len(self.held)
         try:
-            places = self._hold(lines)
-            if not self.holding or self._held_bytes > self._max_held_bytes:
+            self._make_room(sum(map(len, lines)))
+            places = [self.held.append(line) for line in lines]
+            if not self.holding or self.held.n_bytes() > self._max_held_bytes:
                 self._write()
         except OSError as error:
             self._refuse(error, len(lines))
-            for place in places:
-                self._held_bytes -= len(self._held.pop(place))
+            self.held.cut(n_before)
             raise
         return places
+
+    def prepare(self) -> None:
+        """Let lines be held by one who does not ask for each whether a segment is open and has room: the fast path.
+
+        Raises
+        ------
+        OSError
+            If the disk refuses a segment.
+        """
+        if not self.held.room():
+            self._make_room(1)
 
     def flush(self, *, keep: bool = False) -> None:
         """Write what is held.
@@ -93,7 +104,7 @@ class Recorder:
             If the disk refuses twice, the second time in a fresh segment. Nothing of it counts as accepted, unless
             ``keep`` asks for holding it until the disk gives in.
         """
-        if not self._held:
+        if not self.held:
             return
         try:
             self._write()
@@ -101,14 +112,13 @@ class Recorder:
             if keep:
                 self.failure = error.strerror or str(error)
             else:
-                self._refuse(error, len(self._held))
-                self._held.clear()
-                self._held_bytes = 0
+                self._refuse(error, len(self.held))
+                self.held.cut(0)
             raise
 
     def read(self, place: int) -> bytes | None:
         """Return the payload at ``place``, None where the segment is gone, the line damaged or never accepted."""
-        line = self._held.get(place)
+        line = self.held.read(place)
         if line is not None:
             return spool.decode_line(line[:-1])
         place = self._moved.get(place, place)
@@ -161,33 +171,29 @@ class Recorder:
             pass  # ingest may tidy a segment away while we read
         self._followed[path] = index, start
 
-    def _hold(self, lines: Sequence[bytes]) -> list[int]:
-        """Hold lines at the places they will have; segments turn here alone, where places are counted."""
-        n_bytes = sum(map(len, lines))
-        if self._writer is not None and not self._held and self._size and self._size + n_bytes > self._segment_bytes:
+    def _make_room(self, n_bytes: int) -> None:
+        """See that a segment is open for so many bytes more; segments turn here alone, where nothing has a place in the old one."""
+        if self._writer is not None and not self.held and self._size and self._size + n_bytes > self._segment_bytes:
             self._close_writer()
         if self._writer is None:
             self._open_writer()
-        places = []
-        at = self._index << _OFFSET_BITS | self._size + self._held_bytes
-        for line in lines:
-            self._held[at] = line
-            places.append(at)
-            at += len(line)
-        self._held_bytes += n_bytes
-        return places
+
+    def _settle(self) -> None:
+        """Tell where the next line will lie, and for how many there is room: none while no segment is open."""
+        room = 0 if self._writer is None else min(self._segment_bytes - self._size, self._max_held_bytes)
+        self.held.settle(self._index << _OFFSET_BITS | self._size, room)
 
     def _write(self) -> None:
         """Write all that is held, and again into a fresh segment where the disk refuses: whatever it then holds is in doubt."""
-        lines = b"".join(self._held.values())
+        lines = self.held.joined()
         try:
             self._append(lines)
         except OSError as error:
             self.failure = error.strerror or str(error)
             self._append(lines)
         self.failure = None
-        self._held.clear()
-        self._held_bytes = 0
+        self.held.cut(0)
+        self._settle()
 
     def _append(self, lines: bytes) -> None:
         if self._writer is None:
@@ -200,26 +206,28 @@ class Recorder:
             self._abandon()
             raise
         self._size += len(lines)
-        if base != next(iter(self._held)):
-            self._move(base)
+        self._move(base)
 
     def _move(self, at: int) -> None:
-        """Note that what is held has come to lie at ``at`` and after it, not where it was told to."""
-        if len(self._moved) > _MAX_MOVED:
+        """Note where what is held has come to lie, if not where it was told to."""
+        moved = self.held.items() if self.held.first() != at else ()
+        if moved and len(self._moved) > _MAX_MOVED:
             self._moved.clear()  # forgotten, and decided anew if asked again
-        for place, line in self._held.items():
+        for place, size in moved:
             self._moved[place] = at
-            at += len(line)
+            at += size
 
     def _open_writer(self) -> None:
         self._writer = SpoolWriter(self._folder, prefix=self._prefix, segment_bytes=_UNBOUNDED, fsync=self._fsync)
         self._paths.append(self._writer.path)
         self._index, self._size = len(self._paths) - 1, 0
+        self._settle()
 
     def _close_writer(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+            self._settle()
 
     def _abandon(self) -> None:
         if self._writer is None:

@@ -13,7 +13,8 @@ _NOT_MODIFIED = int(HTTPStatus.NOT_MODIFIED)  # a member of an enumeration is fo
 class Replies:
     """Encodes responses. ``tick`` must be called about once a second: it sets the clock of their date.
 
-    ``heads`` are those that were parsed before, of all connections.
+    ``heads`` are those that were parsed before, of all connections; ``decided`` is the head of a reply to a decision, up to the
+    length of its body.
     """
 
     def __init__(self) -> None:
@@ -25,6 +26,7 @@ class Replies:
     def tick(self) -> None:
         """Take the time."""
         self._date = b"date: %b\r\n" % formatdate(usegmt=True).encode()
+        self.decided = b"%b%bcontent-length: " % (self._head(Response(200)), self._date)
 
     def encode(self, response: Response, *, closing: bool = False, headless: bool = False) -> bytes:
         """Return the bytes of ``response``; ``closing`` says that none follows, ``headless`` is the answer to a HEAD."""

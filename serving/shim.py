@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from features import cloudevents
-from features.clock import Clock
+from features.clock import Clock, SystemClock
 from features.cloudevents import DecisionRequest, TextTypeError, UnknownTypeError
 from features.records import Candidate, Decision, Event, Outcome, outcome_key
 from features.scope import FeatureTypeError
@@ -89,11 +89,13 @@ class Shim:
     worker: int = 0
     live: LiveStates = field(init=False)
     fast_path: FastPath = field(init=False)
+    _is_timely: bool = field(init=False)
 
     def __post_init__(self) -> None:
         """Make what follows from the plan."""
         self.live = LiveStates(self.plan, folder=self.live_folder, worker=self.worker)
-        self.fast_path = FastPath(self.plan, self.live)
+        self.fast_path = FastPath(self.plan, self.live, self.metrics)
+        self._is_timely = isinstance(self.clock, SystemClock)  # no request brings a time of its own
 
     def warm(self) -> None:
         """Remember the decisions at the end of the spool, so that a restart forgets none of them."""
@@ -134,27 +136,38 @@ class Shim:
         None is for `decide`: so it is while an override is in force or the disk refuses, and for events that were decided
         before.
         """
+        recorder = self.recorder
+        if not self._takes_ordinary():
+            return None
+        told = self.fast_path.answer(
+            self.releases.view, body, at, is_bare=is_bare, memory=self.memory, held=recorder.held
+        )
+        if told is not None and not recorder.holding:
+            try:
+                recorder.flush()
+            except OSError:
+                return None  # what is not written is not remembered either: the whole path decides anew
+        return told
+
+    def reply(self, data: bytes, heads: dict[bytes, int], head: bytes) -> bytes | None:
+        """Return the whole reply to the HTTP request ``data``, where its head is one of ``heads`` and the fast path takes it now.
+
+        Its record is held: it must not leave before the recorder is flushed. ``head`` is the reply's, up to the length of its body.
+        """
+        recorder = self.recorder
+        if not (self._is_timely and recorder.holding and recorder.failure is None) or self.overrides.is_any:
+            return None
+        return self.fast_path.reply(self.releases.view, data, heads, head, memory=self.memory, held=recorder.held)
+
+    def _takes_ordinary(self) -> bool:
+        """Tell whether what is ordinary may be decided without a look at overrides, and its record be held."""
         if self.overrides.is_any or self.recorder.failure is not None:
-            return None
-        found = self.fast_path.decide(self.releases.view, body, at, is_bare=is_bare)
-        if found is None:
-            return None
-        made, is_batch = found
-        marks = [each[2] for each in made]
-        known = [place for place in map(self.memory.place, marks) if place is not None]
-        if known or len(set(marks)) < len(marks):
-            return None
+            return False
         try:
-            places = self.recorder.append_lines([each[1] for each in made])
+            self.recorder.prepare()
         except OSError:
-            return None
-        for (_, _, mark, own_id, key, latency_us), place in zip(made, places, strict=True):
-            if own_id is None:
-                self.memory.remember(mark, place)
-            else:
-                self._remember(mark, own_id, place)
-            self.metrics.count_made(key, latency_us)
-        return b"[%b]" % b",".join([each[0] for each in made]) if is_batch else made[0][0]
+            return False
+        return True
 
     def accept(self, outcomes: Sequence[Outcome]) -> list[str]:
         """Log the outcomes, all or none, and return the key under which each counts once.

@@ -35,11 +35,16 @@ static double draw(Output *out, const Text *parts, int n) {
     return (double)(hash_parts(out, NOBODY, parts, n) >> 11) / 9007199254740992.0;
 }
 
-/* The 62 bits of an event, as serving/identity.py's fingerprint draws them. */
+/* 62 bits of some texts, as serving/identity.py's fingerprint draws them. */
+static uint64_t hash_mark(Output *out, const Text *parts, int n) {
+    return hash_parts(out, "turnout-decision", parts, n) & (((uint64_t)1 << MARK_BITS) - 1);
+}
+
+/* The mark of an event. */
 static uint64_t find_mark(Desk *desk) {
     const Text parts[] = {desk->asked.course->name, desk->json.tokens[desk->asked.event.source].text,
                           desk->json.tokens[desk->asked.event.id].text};
-    return hash_parts(&desk->hashed, "turnout-decision", parts, 3) & (((uint64_t)1 << MARK_BITS) - 1);
+    return hash_mark(&desk->hashed, parts, 3);
 }
 
 /* The static routes' order for this event; NULL where the attribute that picks it is no text. */

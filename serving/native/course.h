@@ -57,6 +57,8 @@ typedef struct {
     Column *numbers, *categories, *operands;
     const double *constants; /* [n_destinations, n_numbers + n_operands] */
     Text *constant_texts, *category_texts; /* [n_destinations, n_numbers], [n_destinations, n_categories] */
+    int32_t *runs;   /* by number: how many columns from it on are the event's, or the destination's, 1 where it is neither */
+    Text *run_texts; /* [n_destinations, n_numbers]: the destination's texts of that run */
     Order *orders; /* the default, that of an absent value, then those of the routes */
     Exploration exploration;
     Role roles[MAX_ROLES];
@@ -209,6 +211,32 @@ static int32_t add_slot(Course *course, Text name) {
     return slot;
 }
 
+/* Find what stands together: the destination's own numbers are written in one piece, the event's copied in one. */
+static int join_runs(Course *course) {
+    const Py_ssize_t n = course->n_numbers;
+    if (!(course->runs = allot(course->kept, n, sizeof(int32_t)))
+        || !(course->run_texts = allot(course->kept, course->n_destinations * n, sizeof(Text))))
+        return -1;
+    for (Py_ssize_t c = n - 1; c >= 0; c--) {
+        const Space space = course->numbers[c].space;
+        const int is_joined = c + 1 < n && (space == OF_EVENT || space == OF_DESTINATION) && course->numbers[c + 1].space == space;
+        course->runs[c] = is_joined ? course->runs[c + 1] + 1 : 1;
+        for (Py_ssize_t d = 0; space == OF_DESTINATION && d < course->n_destinations; d++) {
+            const Text *one = &course->constant_texts[d * n + c], *rest = &course->run_texts[d * n + c + 1];
+            Text *joined = &course->run_texts[d * n + c];
+            char *bytes = allot(course->kept, (Py_ssize_t)one->size + (is_joined ? (Py_ssize_t)rest->size + 1 : 0), 1);
+            if (!bytes) return -1;
+            *joined = (Text){bytes, one->size};
+            memcpy(bytes, one->at, one->size);
+            if (!is_joined) continue;
+            bytes[joined->size] = ',';
+            memcpy(bytes + joined->size + 1, rest->at, rest->size);
+            joined->size += rest->size + 1;
+        }
+    }
+    return 0;
+}
+
 /* How many names columns and what else is read of an event can have at most. */
 static Py_ssize_t count_columns(Course *course, PyObject *spec) {
     static const char *const NAMES[] = {"numbers", "categories", "operands"};
@@ -237,6 +265,7 @@ static int read_features(Course *course, PyObject *spec) {
     return (course->constants = read_doubles(course->kept, spec, "constants", n_constants))
                    && (course->constant_texts = read_texts(course->kept, spec, "constant_texts", &n_texts))
                    && (course->category_texts = read_texts(course->kept, spec, "category_texts", &n_categories))
+                   && join_runs(course) == 0
                ? 0
                : -1;
 }

@@ -11,10 +11,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "marks.h"
-#include "record.h"
-
-#define MAX_BATCH 1024
+#include "http.h"
+#include "keeping.h"
+#include "parts.h"
 
 typedef struct {
     PyObject_HEAD
@@ -23,70 +22,77 @@ typedef struct {
     Py_ssize_t n_courses;
     Names types;
     Desk desk;
+    Made *made; /* [MAX_BATCH] */
+    size_t n_made;
+    Tally tally;
     int is_busy;
 } FastPath;
 
-static PyObject *report(Desk *desk, const Choice *choice, uint64_t mark, double latency_us) {
-    const Question *asked = &desk->asked;
-    const Token *own = asked->decision_id == ABSENT ? NULL : &desk->json.tokens[asked->decision_id];
-    return Py_BuildValue("(y#y#Kz#Od)", desk->answer.bytes, (Py_ssize_t)desk->answer.size, desk->record.bytes,
-                         (Py_ssize_t)desk->record.size, (unsigned long long)mark, own ? own->text.at : NULL,
-                         own ? (Py_ssize_t)own->text.size : 0, PyTuple_GetItem(asked->course->keys, choice->arm), latency_us);
-}
+/* How a request is to be decided, from the arguments that `answer` and `reply` share. */
+typedef struct {
+    Moment moment;
+    Text times;
+    Marks *marks;
+    HeldLines *held;
+} Terms;
 
-/* Decide one request; a tuple for the caller, or NULL: with an error set, or without one for the whole path to take. */
-static PyObject *decide_one(FastPath *self, int32_t request, int is_bare, const Moment *moment) {
+static PyTypeObject *MARKS_TYPE, *HELD_TYPE; /* as long as the module */
+
+/* Decide one request; 0 where the whole path is to take it, maybe with an error set that tells why. */
+static int decide_one(FastPath *self, int32_t request, int is_bare, const Terms *terms) {
     Desk *desk = &self->desk;
+    const Moment *moment = &terms->moment;
     double statically[MAX_CANDIDATES], mixed[MAX_CANDIDATES];
     Py_ssize_t places[MAX_CANDIDATES];
     char unit[2 * MAX_IDENTIFIER_BYTES + 1];
     Choice choice;
     desk->asked.at_us = moment->at_us;
-    if (!read_question(&desk->json, request, is_bare, &self->types, self->courses, &desk->asked)) return NULL;
+    if (!read_question(&desk->json, request, is_bare, &self->types, self->courses, &desk->asked)) return 0;
     Course *course = desk->asked.course;
     const int32_t text = course->text_slot < 0 ? ABSENT : desk->asked.event_tokens[course->text_slot];
-    if (text != ABSENT && desk->json.tokens[text].kind != STRING && desk->json.tokens[text].kind != NIL) return NULL;
+    if (text != ABSENT && desk->json.tokens[text].kind != STRING && desk->json.tokens[text].kind != NIL) return 0;
     const Order *order = find_order(desk);
     if (!order || mask_candidates(&desk->json, &desk->asked) != 1 || !read_event_cells(desk) || write_numbers(desk) != 1
         || !write_categories(desk))
-        return NULL;
+        return 0;
     place_candidates(&desk->asked, order, places);
     choose_statically(&desk->asked, places, course->exploration.static_epsilon, statically);
     for (int r = 0; r < course->n_roles; r++)
-        if (score_role(desk, &course->roles[r]) != 1) return NULL;
-    if (!draw_choice(desk, statically, mixed, unit, &choice)) return NULL;
-    const uint64_t mark = find_mark(desk);
-    write_answer(desk, &choice, places, mark, moment);
-    const double latency_us = write_record(desk, &choice, statically, mark, moment);
-    if (desk->record.failed || desk->answer.failed || desk->rows.failed || desk->categories.failed || desk->hashed.failed) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    return report(desk, &choice, mark, latency_us);
+        if (score_role(desk, &course->roles[r]) != 1) return 0;
+    if (!draw_choice(desk, statically, mixed, unit, &choice)) return 0;
+    Made *made = &self->made[self->n_made++];
+    *made = (Made){.mark = find_mark(desk), .course = course - self->courses, .arm = choice.arm};
+    fetch_mark(terms->marks, made->mark);
+    mark_id(desk, made);
+    write_answer(desk, &choice, places, made->mark, moment);
+    made->latency_us = write_record(desk, &choice, statically, made->mark, moment);
+    made->line_end = desk->records.size;
+    return !(desk->records.failed || desk->answers.failed || desk->rows.failed || desk->categories.failed || desk->hashed.failed);
 }
 
-/* A list of what was decided, or NULL as above; a batch is taken whole or not at all. */
-static PyObject *decide_all(FastPath *self, int is_bare, const Moment *moment, int *is_batch) {
+/* Decide all requests of a body; a batch is taken whole or not at all. */
+static int decide_all(FastPath *self, int is_bare, const Terms *terms) {
     const Json *json = &self->desk.json;
-    *is_batch = json->tokens[0].kind == ARRAY;
-    PyObject *decided = PyList_New(0);
-    int32_t request = *is_batch ? 1 : 0;
-    const int32_t end = json->tokens[0].next;
-    for (; decided && request < end; request = *is_batch ? json->tokens[request].next : end) {
-        PyObject *one = PyList_Size(decided) < MAX_BATCH ? decide_one(self, request, is_bare, moment) : NULL;
-        if (!one || PyList_Append(decided, one) < 0) Py_CLEAR(decided);
-        Py_XDECREF(one);
+    Output *answers = &self->desk.answers;
+    if (json->tokens[0].kind != ARRAY) return decide_one(self, 0, is_bare, terms);
+    PUT(answers, "[");
+    for (int32_t request = 1; request < json->tokens[0].next; request = json->tokens[request].next) {
+        if (self->n_made) PUT(answers, ",");
+        if (self->n_made == MAX_BATCH || !decide_one(self, request, is_bare, terms)) return 0;
     }
-    if (decided && !PyList_Size(decided)) Py_CLEAR(decided); /* an empty batch */
-    return decided;
+    PUT(answers, "]");
+    return self->n_made > 0 && !answers->failed; /* an empty batch is for the whole path */
 }
 
 /* Begin with what a request brings; memory that once failed may be there again. */
-static void clear_desk(Desk *desk, const double *times, Py_ssize_t n_times) {
-    Output *outputs[] = {&desk->rows, &desk->categories, &desk->record, &desk->answer, &desk->hashed};
+static void clear_desk(FastPath *self, Text times) {
+    Desk *desk = &self->desk;
+    Output *outputs[] = {&desk->rows, &desk->categories, &desk->records, &desk->answers, &desk->hashed};
     for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++) outputs[i]->failed = 0;
-    desk->times = times;
-    desk->n_times = n_times;
+    desk->records.size = desk->answers.size = 0;
+    desk->times = (const double *)times.at;
+    desk->n_times = (Py_ssize_t)(times.size / sizeof(double));
+    self->n_made = 0;
 }
 
 /* Whether bytes are UTF-8, by Python's own reader. */
@@ -98,31 +104,67 @@ static int is_unicode(const char *bytes, Py_ssize_t n) {
     return is_sound;
 }
 
-static PyObject *FastPath_decide(FastPath *self, PyObject *args) {
-    Py_buffer body, times = {0};
-    Moment moment;
-    int is_bare, is_batch = 0;
-    long long at_us;
-    Py_ssize_t at_size;
-    PyObject *decided = NULL;
-    clock_gettime(CLOCK_MONOTONIC, &moment.started);
-    if (!PyArg_ParseTuple(args, "y*py#Ly*", &body, &is_bare, &moment.at_text.at, &at_size, &at_us, &times)) return NULL;
-    moment.at_text.size = (size_t)at_size;
-    moment.at_us = at_us;
-    if (!self->is_busy) { /* a model may run Python, and with it somebody who asks as well: nothing of the desk is touched */
-        self->is_busy = 1;
-        clear_desk(&self->desk, times.buf, times.len / (Py_ssize_t)sizeof(double));
-        if (read_json(&self->desk.json, body.buf, (size_t)body.len)
-            && (self->desk.json.is_ascii || is_unicode(body.buf, body.len)))
-            decided = decide_all(self, is_bare, &moment, &is_batch);
-        trim_json(&self->desk.json);
-        self->is_busy = 0;
-    }
-    PyBuffer_Release(&body);
-    PyBuffer_Release(&times);
-    if (decided) return Py_BuildValue("(NN)", decided, PyBool_FromLong(is_batch));
+/* Decide what a body asks and keep it; 0 where the whole path is to take it. The answers are the desk's. */
+static int decide_body(FastPath *self, Text body, int is_bare, Terms *terms) {
+    if (self->is_busy) return 0; /* a model runs Python, and with it somebody who asks as well: nothing of the desk is touched */
+    self->is_busy = 1;
+    terms->moment.at_text = (Text){terms->moment.quoted, write_instant(terms->moment.at_us, terms->moment.quoted)};
+    clear_desk(self, terms->times);
+    const int is_done = read_json(&self->desk.json, body.at, body.size)
+                        && (self->desk.json.is_ascii || is_unicode(body.at, (Py_ssize_t)body.size))
+                        && decide_all(self, is_bare, terms)
+                        && keep(&self->desk, self->made, self->n_made, terms->marks, terms->held, &self->tally);
+    trim_json(&self->desk.json);
+    trim(&self->desk.records);
+    self->is_busy = 0;
     PyErr_Clear(); /* what a model raised it raises again where it is told of */
-    Py_RETURN_NONE;
+    return is_done;
+}
+
+/* answer(body, is_bare, at_us, times, marks, held): the answer to a body, or None. */
+static PyObject *FastPath_answer(FastPath *self, PyObject *args) {
+    Terms terms;
+    Text body;
+    Py_ssize_t size, times_size;
+    long long at_us;
+    int is_bare;
+    clock_gettime(CLOCK_MONOTONIC, &terms.moment.started);
+    if (!PyArg_ParseTuple(args, "y#pLy#O!O!", &body.at, &size, &is_bare, &at_us, &terms.times.at, &times_size, MARKS_TYPE,
+                          &terms.marks, HELD_TYPE, &terms.held))
+        return NULL;
+    body.size = (size_t)size;
+    terms.times.size = (size_t)times_size;
+    terms.moment.at_us = at_us;
+    if (!decide_body(self, body, is_bare, &terms)) Py_RETURN_NONE;
+    PyObject *answer = PyBytes_FromStringAndSize(self->desk.answers.bytes, (Py_ssize_t)self->desk.answers.size);
+    trim(&self->desk.answers);
+    return answer;
+}
+
+/* reply(data, heads, head, at_us, times, marks, held): the whole reply to an HTTP request, or None; `heads` says what is known of
+   heads (see http.h), `head` is the reply's up to the length of its body. */
+static PyObject *FastPath_reply(FastPath *self, PyObject *args) {
+    Terms terms;
+    Text data, head, body;
+    Py_ssize_t size, head_size, times_size;
+    PyObject *heads;
+    long long at_us;
+    int is_bare;
+    clock_gettime(CLOCK_MONOTONIC, &terms.moment.started);
+    if (!PyArg_ParseTuple(args, "y#O!y#Ly#O!O!", &data.at, &size, &PyDict_Type, &heads, &head.at, &head_size, &at_us,
+                          &terms.times.at, &times_size, MARKS_TYPE, &terms.marks, HELD_TYPE, &terms.held))
+        return NULL;
+    data.size = (size_t)size;
+    head.size = (size_t)head_size;
+    terms.times.size = (size_t)times_size;
+    terms.moment.at_us = at_us;
+    if (find_body(data, heads, &body, &is_bare) != 1 || !decide_body(self, body, is_bare, &terms)) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    PyObject *reply = make_reply(head, &self->desk.answers);
+    trim(&self->desk.answers);
+    return reply;
 }
 
 /* set_live(place, rows): what is known of a course's destinations from now on; False while a decision is under way. */
@@ -180,15 +222,18 @@ static int add_course(FastPath *self, Py_ssize_t place, PyObject *spec) {
     return 0;
 }
 
-/* FastPath(courses, types): `types` are (type of event, place of its course). */
+/* FastPath(courses, types, bounds): `types` are (type of event, place of its course), `bounds` those of the seconds counted. */
 static int FastPath_init(FastPath *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"courses", "types", NULL};
-    PyObject *courses, *types;
+    static char *names[] = {"courses", "types", "bounds", NULL};
+    PyObject *courses, *types, *bounds;
     if (self->kept) {
         PyErr_SetString(PyExc_TypeError, "a fast path is made once");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!", names, &PyTuple_Type, &courses, &PyTuple_Type, &types)) return -1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!", names, &PyTuple_Type, &courses, &PyTuple_Type, &types,
+                                     &PyTuple_Type, &bounds)
+        || read_bounds(&self->tally, bounds) < 0)
+        return -1;
     const Py_ssize_t n_types = PyTuple_Size(types);
     const size_t n_entries = count_entries((size_t)n_types);
     Py_INCREF(types);
@@ -196,7 +241,9 @@ static int FastPath_init(FastPath *self, PyObject *args, PyObject *kwargs) {
     self->n_courses = PyTuple_Size(courses);
     self->types = (Names){calloc(n_entries, sizeof(Entry)), n_entries - 1};
     self->courses = calloc((size_t)self->n_courses + 1, sizeof(Course));
-    if (!self->types.entries || !self->courses) {
+    self->made = calloc(MAX_BATCH, sizeof(Made));
+    self->tally.decisions = calloc((size_t)self->n_courses * N_ARMS + 1, sizeof(uint64_t));
+    if (!self->types.entries || !self->courses || !self->made || !self->tally.decisions) {
         PyErr_NoMemory();
         return -1;
     }
@@ -216,17 +263,19 @@ static int FastPath_init(FastPath *self, PyObject *args, PyObject *kwargs) {
     return 0;
 }
 
+static PyObject *FastPath_take_counts(FastPath *self, PyObject *unused) {
+    (void)unused;
+    return take_counts(&self->tally, self->courses, self->n_courses);
+}
+
 static void FastPath_dealloc(FastPath *self) {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     Desk *desk = &self->desk;
-    void *memory[] = {desk->json.tokens,           desk->rows.bytes,
-                      desk->categories.bytes,      desk->record.bytes,
-                      desk->answer.bytes,          desk->hashed.bytes,
-                      desk->event_cells,           desk->asked.event_tokens,
-                      desk->asked.candidate_tokens, desk->asked.measure_tokens,
-                      desk->operands,              desk->category_values,
-                      desk->matrix,                desk->marks,
-                      self->types.entries};
+    void *memory[] = {desk->json.tokens,      desk->rows.bytes,          desk->categories.bytes,      desk->records.bytes,
+                      desk->answers.bytes,    desk->hashed.bytes,        desk->event_cells,           desk->asked.event_tokens,
+                      desk->operands,         desk->category_values,     desk->asked.candidate_tokens, desk->asked.measure_tokens,
+                      desk->matrix,           desk->marks,               self->types.entries,         self->made,
+                      self->tally.decisions};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) free(memory[i]);
     for (Py_ssize_t i = 0; self->courses && i < self->n_courses; i++) Py_XDECREF(self->courses[i].kept);
     free(self->courses);
@@ -236,56 +285,13 @@ static void FastPath_dealloc(FastPath *self) {
     Py_DECREF(type);
 }
 
-/* For the tests: what the parts that stand on their own do. */
-static PyObject *fast_path_digits(PyObject *module, PyObject *number) {
-    (void)module;
-    char text[MAX_DOUBLE_TEXT];
-    const double value = PyFloat_AsDouble(number);
-    if (PyErr_Occurred()) return NULL;
-    return PyBytes_FromStringAndSize(text, (Py_ssize_t)write_double(value, text));
-}
-
-static PyObject *fast_path_number(PyObject *module, PyObject *text) {
-    (void)module;
-    Text read;
-    double value;
-    int is_integer;
-    if (as_text(text, &read) < 0) return NULL;
-    if (read_double(read.at, read.at + read.size, &value, &is_integer) != read.at + read.size) Py_RETURN_NONE;
-    return PyFloat_FromDouble(value);
-}
-
-static PyObject *fast_path_instant(PyObject *module, PyObject *text) {
-    (void)module;
-    Text read;
-    int64_t us;
-    if (as_text(text, &read) < 0) return NULL;
-    if (!read_instant(read, &us)) Py_RETURN_NONE;
-    return PyLong_FromLongLong(us);
-}
-
-static PyObject *fast_path_hash(PyObject *module, PyObject *args) {
-    (void)module;
-    Text bytes, person;
-    Py_ssize_t size, person_size;
-    if (!PyArg_ParseTuple(args, "y#y#", &bytes.at, &size, &person.at, &person_size)) return NULL;
-    if (person_size != PERSON_BYTES) {
-        PyErr_Format(PyExc_ValueError, "person must have %d bytes, got %zd", PERSON_BYTES, person_size);
-        return NULL;
-    }
-    return PyLong_FromUnsignedLongLong(blake2b((const uint8_t *)bytes.at, (size_t)size, person.at));
-}
-
-static PyObject *fast_path_crc32(PyObject *module, PyObject *data) {
-    (void)module;
-    Text bytes;
-    if (as_text(data, &bytes) < 0) return NULL;
-    return PyLong_FromUnsignedLong(crc32(bytes.at, bytes.size));
-}
-
 static PyMethodDef type_methods[] = {
-    {"decide", (PyCFunction)FastPath_decide, METH_VARARGS,
-     "decide(body, is_bare, at, at_us, times, /)\n--\n\nReturn what was decided and whether it was a batch, or None."},
+    {"answer", (PyCFunction)FastPath_answer, METH_VARARGS,
+     "answer(body, is_bare, at_us, times, marks, held, /)\n--\n\nDecide what a body asks, keep it, and return the answer, or None."},
+    {"reply", (PyCFunction)FastPath_reply, METH_VARARGS,
+     "reply(data, heads, head, at_us, times, marks, held, /)\n--\n\nDo as `answer` does for an HTTP request that is known by its head."},
+    {"take_counts", (PyCFunction)FastPath_take_counts, METH_NOARGS,
+     "take_counts()\n--\n\nReturn what was counted since last asked."},
     {"set_live", (PyCFunction)FastPath_set_live, METH_VARARGS,
      "set_live(place, rows, /)\n--\n\nTake what is known of the destinations of a course; False while a decision is under way."},
     {NULL, NULL, 0, NULL},
@@ -302,30 +308,27 @@ static PyType_Slot slots[] = {
 
 static PyType_Spec spec = {"serving._fast_path.FastPath", sizeof(FastPath), 0, Py_TPFLAGS_DEFAULT, slots};
 
-static int add_type(PyObject *module, const char *name, PyType_Spec *of) {
+static PyTypeObject *add_type(PyObject *module, const char *name, PyType_Spec *of) {
     PyObject *type = PyType_FromSpec(of);
-    const int failed = !type || PyModule_AddObjectRef(module, name, type) < 0;
-    Py_XDECREF(type);
-    return failed ? -1 : 0;
+    if (!type || PyModule_AddObjectRef(module, name, type) == 0) return (PyTypeObject *)type;
+    Py_DECREF(type);
+    return NULL;
 }
 
 static int execute(PyObject *module) {
     make_crc_tables();
-    return add_type(module, "FastPath", &spec) < 0 || add_type(module, "Marks", &marks_spec) < 0 ? -1 : 0;
+    make_sign_table();
+    find_direct();
+    MARKS_TYPE = add_type(module, "Marks", &marks_spec);
+    HELD_TYPE = add_type(module, "HeldLines", &held_spec);
+    PyTypeObject *type = add_type(module, "FastPath", &spec);
+    Py_XDECREF((PyObject *)type);
+    return MARKS_TYPE && HELD_TYPE && type ? 0 : -1;
 }
-
-static PyMethodDef methods[] = {
-    {"digits", fast_path_digits, METH_O, "digits(value, /)\n--\n\nReturn a finite number as JSON."},
-    {"number", fast_path_number, METH_O, "number(text, /)\n--\n\nReturn the number that JSON text is, None for none."},
-    {"instant", fast_path_instant, METH_O, "instant(text, /)\n--\n\nReturn the microseconds from 1970 to an instant, or None."},
-    {"blake2b", fast_path_hash, METH_VARARGS, "blake2b(data, person, /)\n--\n\nReturn eight bytes of BLAKE2b as a number."},
-    {"crc32", fast_path_crc32, METH_O, "crc32(data, /)\n--\n\nReturn the CRC-32 of bytes."},
-    {NULL, NULL, 0, NULL},
-};
 
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, execute}, {0, NULL}};
 
-static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_fast_path", "Decisions from bytes to bytes.", 0, methods,
+static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_fast_path", "Decisions from bytes to bytes.", 0, parts_methods,
                              module_slots, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__fast_path(void) { return PyModuleDef_Init(&module); }

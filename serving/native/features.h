@@ -17,7 +17,8 @@ typedef struct {
 typedef struct {
     Json json;
     Question asked;
-    Output rows, categories, record, answer, hashed;
+    Output rows, categories, hashed; /* of one event */
+    Output records, answers;         /* of all events of a request */
     Cell *event_cells;     /* [n_event] */
     size_t *marks;         /* [n_numbers + 1], where the columns of the first row begin */
     double *operands;      /* [MAX_CANDIDATES, n_operands] */
@@ -141,10 +142,21 @@ static void put_cell(Output *out, double value, Text text) {
     else PUT(out, "null");
 }
 
-/* How many columns from c on are the event's: the same for all candidates. */
-static Py_ssize_t count_shared(const Course *course, Py_ssize_t c) {
-    Py_ssize_t n = 0;
-    while (c + n < course->n_numbers && course->numbers[c + n].space == OF_EVENT) n++;
+/* Fill the matrix with a run of columns that stand together, and write them; return how many, 0 to fill the next one alone. */
+static Py_ssize_t write_run(Desk *desk, Py_ssize_t place, Py_ssize_t c, double *row) {
+    const Course *course = desk->asked.course;
+    const Py_ssize_t n = course->runs[c], destination = desk->asked.candidates[place].destination;
+    if (course->numbers[c].space == OF_DESTINATION) {
+        const double *constants = course->constants + destination * (course->n_numbers + course->n_operands);
+        for (Py_ssize_t i = c; i < c + n; i++) row[i] = isfinite(constants[i]) ? constants[i] : NAN;
+        put_text(&desk->rows, course->run_texts[destination * course->n_numbers + c]);
+        return n;
+    }
+    if (course->numbers[c].space != OF_EVENT || !place) return 0;
+    const size_t begin = desk->marks[c], size = desk->marks[c + n] - 1 - begin; /* as in the first row */
+    if (!reserve(&desk->rows, size)) return 0;
+    put(&desk->rows, desk->rows.bytes + begin, size);
+    memcpy(row + c, desk->matrix + c, (size_t)n * sizeof(double));
     return n;
 }
 
@@ -152,22 +164,16 @@ static Py_ssize_t count_shared(const Course *course, Py_ssize_t c) {
 static int write_row(Desk *desk, Py_ssize_t place) {
     const Course *course = desk->asked.course;
     double *row = desk->matrix + place * (course->n_numbers + course->n_categories);
-    for (Py_ssize_t c = 0; c < course->n_numbers; c++) {
-        const Py_ssize_t n_shared = place ? count_shared(course, c) : 0;
+    for (Py_ssize_t c = 0, n_run; c < course->n_numbers; c += n_run) {
         if (c) PUT(&desk->rows, ",");
-        if (n_shared) { /* as in the first row, number and text */
-            const size_t begin = desk->marks[c], size = desk->marks[c + n_shared] - 1 - begin;
-            if (!reserve(&desk->rows, size)) return 0;
-            put(&desk->rows, desk->rows.bytes + begin, size);
-            memcpy(row + c, desk->matrix + c, (size_t)n_shared * sizeof(double));
-            c += n_shared - 1;
-            continue;
-        }
-        Cell cell = {row[c], MISSING};
         if (!place) desk->marks[c] = desk->rows.size;
+        n_run = write_run(desk, place, c, row);
+        if (n_run) continue;
+        Cell cell = {row[c], MISSING};
         if (course->numbers[c].space != OF_COMPUTED && !find_cell(desk, &course->numbers[c], place, c, &cell)) return 0;
         row[c] = isfinite(cell.value) ? cell.value : NAN;
         put_cell(&desk->rows, row[c], cell.text);
+        n_run = 1;
     }
     if (!place) desk->marks[course->n_numbers] = desk->rows.size + 1; /* as if a comma followed */
     return 1;

@@ -46,4 +46,49 @@ static int read_instant(Text text, int64_t *us) {
     return 1;
 }
 
+#define MAX_INSTANT_TEXT 30
+
+static char *write_digits(char *at, int64_t value, int n) {
+    for (int i = n - 1; i >= 0; i--, value /= 10) at[i] = (char)('0' + value % 10);
+    return at + n;
+}
+
+/* The date so many days after 1970-01-01. Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", 2013: eras of 400
+   years that begin in March. */
+static char *write_date(char *at, int64_t days) {
+    const int64_t shifted = days + 719468, era = (shifted >= 0 ? shifted : shifted - 146096) / 146097;
+    const int64_t day_of_era = shifted - era * 146097;
+    const int64_t year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+    const int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    const int64_t month = (5 * day_of_year + 2) / 153; /* from March on */
+    at = write_digits(at, year_of_era + era * 400 + (month >= 10), 4);
+    *at++ = '-';
+    at = write_digits(at, month < 10 ? month + 3 : month - 9, 2);
+    *at++ = '-';
+    return write_digits(at, day_of_year - (153 * month + 2) / 5 + 1, 2);
+}
+
+/* An instant of the years 1 to 9999 as a JSON string, without a fraction where that is zero; `text` holds MAX_INSTANT_TEXT bytes. */
+static size_t write_instant(int64_t us, char *text) {
+    const int64_t DAY_US = 86400000000;
+    int64_t days = us / DAY_US, left = us % DAY_US;
+    if (left < 0) days--, left += DAY_US;
+    char *at = text;
+    *at++ = '"';
+    at = write_date(at, days);
+    const int64_t seconds = left / 1000000;
+    const int64_t parts[] = {seconds / 3600, seconds / 60 % 60, seconds % 60};
+    for (int i = 0; i < 3; i++) {
+        *at++ = i ? ':' : 'T';
+        at = write_digits(at, parts[i], 2);
+    }
+    if (left % 1000000) {
+        *at++ = '.';
+        at = write_digits(at, left % 1000000, 6);
+    }
+    *at++ = 'Z';
+    *at++ = '"';
+    return (size_t)(at - text);
+}
+
 #endif

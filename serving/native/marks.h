@@ -20,9 +20,11 @@ typedef struct {
     size_t mask, half, n_young, n_old;
 } Marks;
 
+static size_t find_home(size_t mask, uint64_t mark) { return (size_t)(mark * 0x9e3779b97f4a7c15u >> 20) & mask; }
+
 /* The place of a mark in a generation, or where it would stand; generations are never full. */
 static Remembered *find_mark_in(Remembered *entries, size_t mask, uint64_t mark) {
-    size_t at = (size_t)(mark * 0x9e3779b97f4a7c15u >> 20) & mask;
+    size_t at = find_home(mask, mark);
     while (entries[at].mark && entries[at].mark != mark + 1) at = (at + 1) & mask;
     return &entries[at];
 }

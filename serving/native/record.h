@@ -9,11 +9,12 @@
 #include "choice.h"
 #include "crc32.h"
 
-/* When a request was begun, and the instant it is decided at. */
+/* When a request was begun, and the instant it is decided at, once for all that it holds. */
 typedef struct {
     Text at_text; /* in JSON */
     int64_t at_us;
     struct timespec started;
+    char quoted[MAX_INSTANT_TEXT];
 } Moment;
 
 static const Text ARMS[] = {{"static", 6}, {"champion", 8}, {"challenger", 10}};
@@ -145,10 +146,9 @@ static Py_ssize_t rank(const Question *asked, const Choice *choice, const Py_ssi
 static void write_answer(Desk *desk, const Choice *choice, const Py_ssize_t *routes, uint64_t mark, const Moment *moment) {
     const Question *asked = &desk->asked;
     const Course *course = asked->course;
-    Output *out = &desk->answer;
+    Output *out = &desk->answers;
     Py_ssize_t ranked[MAX_CANDIDATES];
     const Text digests[] = {{NULL, 0}, course->champion_digest, course->challenger_digest};
-    out->size = 0;
     PUT(out, "{\"decision_id\":");
     put_identity(out, desk, mark, moment);
     PUT(out, ",\"stream\":");
@@ -221,12 +221,13 @@ static void put_features(Output *out, const Desk *desk) {
     PUT(out, "]");
 }
 
-/* Put the checksum of a line before it, and its end behind it. */
-static void seal_line(Output *out) {
+/* Put the checksum of the line that begins there before it, and its end behind it. */
+static void seal_line(Output *out, size_t begin) {
     static const char HEX[] = "0123456789abcdef";
     if (out->failed) return;
-    const uint32_t crc = crc32(out->bytes + 9, out->size - 9);
-    for (int digit = 0; digit < 8; digit++) out->bytes[digit] = HEX[crc >> (28 - 4 * digit) & 0xf];
+    char *line = out->bytes + begin;
+    const uint32_t crc = crc32(line + 9, out->size - begin - 9);
+    for (int digit = 0; digit < 8; digit++) line[digit] = HEX[crc >> (28 - 4 * digit) & 0xf];
     PUT(out, "\n");
 }
 
@@ -239,8 +240,8 @@ static double count_us(const struct timespec *started) {
 /* Write the record as a line of the spool (see features/spool.py), and return how long the decision took. */
 static double write_record(Desk *desk, const Choice *choice, const double *statically, uint64_t mark, const Moment *moment) {
     const Question *asked = &desk->asked;
-    Output *out = &desk->record;
-    out->size = 0;
+    Output *out = &desk->records;
+    const size_t begin = out->size;
     PUT(out, "00000000 "); /* for the checksum */
     put_origin(out, desk, mark, moment);
     put_choice(out, desk, choice);
@@ -258,7 +259,7 @@ static double write_record(Desk *desk, const Choice *choice, const double *stati
     PUT(out, ",\"latency_us\":");
     put_double(out, latency_us);
     PUT(out, "}");
-    seal_line(out);
+    seal_line(out, begin);
     return latency_us;
 }
 

@@ -5,6 +5,22 @@
 
 #include "features.h"
 
+/* What models/masks.c offers callers in C; no function where it is not there. */
+static struct {
+    PyTypeObject *type;
+    int (*score)(PyObject *masks, const double *matrix, Py_ssize_t n, Py_ssize_t n_features, double *out);
+} direct;
+
+static void find_direct(void) {
+    PyObject *module = PyImport_ImportModule("models._masks");
+    PyObject *capsule = module ? PyObject_GetAttrString(module, "direct") : NULL;
+    const void *found = capsule ? PyCapsule_GetPointer(capsule, "models._masks.direct") : NULL;
+    if (found) memcpy(&direct, found, sizeof direct);
+    Py_XDECREF(capsule);
+    Py_XDECREF(module);
+    PyErr_Clear();
+}
+
 /* Call a model's own function with the matrix; it answers float64[n_outputs, n]. */
 static int ask_model(Desk *desk, Role *role) {
     const Course *course = desk->asked.course;
@@ -29,6 +45,8 @@ static int ask_model(Desk *desk, Role *role) {
 static int ask_tables(Desk *desk, PyObject *tables, double *out) {
     const Course *course = desk->asked.course;
     const Py_ssize_t n = desk->asked.field.n, width = course->n_numbers + course->n_categories;
+    if (direct.score && Py_TYPE(tables) == direct.type)
+        return direct.score(tables, desk->matrix, n, width, out) < 0 ? -1 : 1;
     PyObject *matrix
         = PyMemoryView_FromMemory((char *)desk->matrix, n * width * (Py_ssize_t)sizeof(double), PyBUF_READ);
     PyObject *predicted = PyMemoryView_FromMemory((char *)out, n * (Py_ssize_t)sizeof(double), PyBUF_WRITE);

@@ -21,11 +21,11 @@ from features.records import Decision, DestinationState, Outcome
 from models import compiling, durations, router
 from models.calibration import Scaling
 from models.card import CARD_FILE, Card, Head, Quantile
-from serving import fast_path, live
+from serving import fast_path, held, identity, live
 from serving.answer import Answer
 from serving.handler import Handler
 from serving.live import StateReport
-from serving.memory import DecisionMemory
+from serving.memory import of_capacity
 from serving.messages import Request
 from serving.overrides import OverrideJournal
 from serving.plan import Plan
@@ -111,20 +111,6 @@ objective = { success = 1.0 }
 """
 
 
-class Recording(Recorder):
-    """Keeps what it is given, beside the spool."""
-
-    kept: list[bytes]
-
-    def append_lines(self, lines: Sequence[bytes]) -> list[int]:
-        for line in lines:
-            payload = spool.decode_line(line[:-1])
-            assert payload is not None, "the checksum must hold"
-            assert line.endswith(b"\n")
-            self.kept.append(payload)
-        return super().append_lines(lines)
-
-
 @dataclass
 class Releases:
     view: ReleaseView
@@ -140,8 +126,25 @@ class Releases:
 class NoFastPath:
     """What a shim has where no compiler was."""
 
-    def decide(self, *_: object, **__: object) -> None:
+    streams: frozenset[str] = frozenset()
+
+    def follow(self, view: ReleaseView) -> None:
+        """There is nothing to make of a release."""
+
+    def answer(self, *_: object, **__: object) -> None:
         return None
+
+    def tell(self) -> None:
+        """Nothing was counted."""
+
+
+def takes(shim: Shim, body: bytes, at: datetime = AT, *, is_bare: bool = False) -> bool:
+    """Tell whether the fast path takes a body, without remembering or logging what it decides."""
+    lines = held.none_yet()
+    lines.settle(0, 1 << 30)
+    memory = of_capacity(10_000)
+    view = shim.releases.view
+    return shim.fast_path.answer(view, body, at, is_bare=is_bare, memory=memory, held=lines) is not None
 
 
 @dataclass(repr=False)
@@ -150,34 +153,35 @@ class Side:
 
     handler: Handler
     shim: Shim
-    recorder: Recording
+    spool: Path
+    n_logged: int = 0
 
     def ask(self, body: bytes, headers: dict[str, str] = JSON) -> tuple[int, list[Any], list[Decision]]:
         """Return status, answers and what was logged, without what differs from run to run."""
-        self.recorder.kept.clear()
         response = self.handler.handle(Request("POST", "/v1/decisions", headers=headers, body=body))
         told = json.loads(response.body)
         answers = told if isinstance(told, list) else [told]
         if response.status == 200:
             answers = [ANSWERS.decode(json.dumps(each)) if "problem" not in each else each for each in answers]
-        logged = [msgspec.structs.replace(DECISIONS.decode(line), latency_us=0.0) for line in self.recorder.kept]
+        lines = [line for path in spool.segments(self.spool) for line in spool.read_lines(path)]
+        new, self.n_logged = lines[self.n_logged :], len(lines)
+        assert all(line.payload is not None for line in new), "the checksums must hold"
+        logged = [msgspec.structs.replace(DECISIONS.decode(line.payload or b""), latency_us=0.0) for line in new]
         return response.status, answers, logged
 
 
 def side(folder: Path, plan: Plan, view: StreamView, *, is_fast: bool) -> Side:
-    recorder = Recording(folder / "spool")
-    recorder.kept = []
     shim = Shim(
         plan=plan,
         clock=ReplayClock(at=AT),
         releases=Releases(ReleaseView(generation=3, streams={"orders": view})),
         overrides=OverrideJournal(folder / "overrides.journal"),
-        recorder=recorder,
-        memory=DecisionMemory(1_000),
+        recorder=Recorder(folder / "spool"),
+        memory=of_capacity(1_000),
     )
     if not is_fast:
         shim.fast_path = NoFastPath()  # type: ignore[assignment]
-    return Side(Handler(shim, Settings(home=folder, config_path=folder)), shim, recorder)
+    return Side(Handler(shim, Settings(home=folder, config_path=folder)), shim, folder / "spool")
 
 
 def plan_of(kind: str) -> Plan:
@@ -342,15 +346,42 @@ def test_it_takes_what_is_ordinary_and_decides_it_as_the_whole_path(
         if number % 4 == 2:
             asked["decision_id"] = f"own-{number}"
         body = msgspec.json.encode(asked)
-        taken = fast.shim.fast_path.decide(fast.shim.releases.view, body, AT, is_bare=False)
-        n_taken += taken is not None
+        taken = takes(fast.shim, body)
+        n_taken += taken
         told, expected = fast.ask(body), whole.ask(body)
         assert told == expected
-        assert taken is not None or expected[0] != 200, body
+        assert taken or expected[0] != 200, body
     assert n_taken >= 50
-    assert fast.shim.metrics.render(generation=0, degraded=False).count(
-        b"turnout_decisions_total{"
-    ) == whole.shim.metrics.render(generation=0, degraded=False).count(b"turnout_decisions_total{")
+
+
+def count(side: Side) -> list[str]:
+    """Return what a shim says of the decisions it counted."""
+    told = side.handler.handle(Request("GET", "/metrics")).body.decode().splitlines()
+    kept = ("turnout_decisions_total{", "turnout_decision_seconds_count")
+    return sorted(line for line in told if line.startswith(kept))
+
+
+def test_decisions_are_counted_found_and_known_as_the_whole_path_does_it(
+    pair: Callable[..., tuple[Side, Side]], models: dict[str, Model]
+) -> None:
+    sides = pair("canary")
+    own = [f"own-{number}" for number in range(3)] + [identity.decision_id(AT, 77)]
+    told = []
+    for side in sides:
+        bodies = [msgspec.json.encode(request(number)) for number in range(1, 12)]
+        bodies += [msgspec.json.encode(request(20 + n) | {"decision_id": name}) for n, name in enumerate(own)]
+        bodies.append(msgspec.json.encode([request(number) for number in range(30, 39)]))
+        heard = [side.ask(body) for body in bodies]
+        side.shim.releases.view = ReleaseView(generation=4, streams={"orders": VIEWS["on"](models)})
+        heard += [side.ask(msgspec.json.encode(request(number))) for number in (40, 41)]
+        ids = [decision.decision_id for _, _, logged in heard for decision in logged]
+        assert len(set(ids)) == len(ids) >= 20
+        assert len(set(own) & set(ids)) >= 3
+        assert [getattr(side.shim.decision(each), "decision_id", None) for each in ids] == ids
+        assert all(side.ask(body)[2] == [] for body in bodies), "none is decided again"
+        told.append(([answers for _, answers, _ in heard], count(side), len(side.shim.memory)))
+    assert told[0] == told[1]
+    assert any(line.startswith("turnout_decision_seconds_count 2") for line in told[0][1])
 
 
 def test_squarecb_adds_as_numpy_does_for_any_number_of_candidates(tmp_path: Path) -> None:
@@ -400,7 +431,7 @@ features = {{ numbers = {{ amount = "event.amount", promise = "candidate.promise
             {"destination": name, "attributes": {"promise": place / 7}} for place, name in enumerate(names[:number])
         ]
         body = msgspec.json.encode({"event": event, "candidates": offered})
-        assert fast.shim.fast_path.decide(fast.shim.releases.view, body, AT, is_bare=False) is not None
+        assert takes(fast.shim, body)
         assert fast.ask(body) == whole.ask(body)
 
 
@@ -467,7 +498,7 @@ def test_what_is_wrong_or_odd_in_one_place_is_left_to_the_whole_path(
     fast, whole = pair("on")
     for document, is_taken in ((ORDINARY, True), (NOT_ORDINARY[name], False)):
         body = msgspec.json.encode(document)
-        assert (fast.shim.fast_path.decide(fast.shim.releases.view, body, AT, is_bare=False) is not None) == is_taken
+        assert (takes(fast.shim, body)) == is_taken
         assert fast.ask(body) == whole.ask(body)
 
 
@@ -491,12 +522,11 @@ def test_a_request_of_too_many_parts_is_left_to_the_whole_path_and_the_next_is_t
     asked = request(1)
     asked["event"]["data"]["nested"] = [1] * 300_000
     body, ordinary = msgspec.json.encode(asked), msgspec.json.encode(request(2))
-    view = fast.shim.releases.view
-    assert fast.shim.fast_path.decide(view, body, AT, is_bare=False) is None
+    assert not takes(fast.shim, body)
     assert fast.ask(body) == whole.ask(body)
     many = msgspec.json.encode([request(number) for number in range(3, 900) if number % 5 and number % 3])
-    assert fast.shim.fast_path.decide(view, many, AT, is_bare=False) is not None
-    assert fast.shim.fast_path.decide(view, ordinary, AT, is_bare=False) is not None
+    assert takes(fast.shim, many)
+    assert takes(fast.shim, ordinary)
 
 
 def test_events_alone_are_asked_for_all_destinations(pair: Callable[..., tuple[Side, Side]]) -> None:
@@ -504,7 +534,7 @@ def test_events_alone_are_asked_for_all_destinations(pair: Callable[..., tuple[S
     one = msgspec.json.encode(request(1)["event"])
     many = msgspec.json.encode([request(number)["event"] for number in (2, 5, 7)])
     for body in (one, many):
-        assert fast.shim.fast_path.decide(fast.shim.releases.view, body, AT, is_bare=True) is not None
+        assert takes(fast.shim, body, is_bare=True)
         assert fast.ask(body, BARE) == whole.ask(body, BARE)
 
 
@@ -548,10 +578,7 @@ def test_a_model_that_leads_back_into_the_shim_changes_nothing_of_what_is_under_
         def score_matrix(self, matrix: Any) -> router.Scores:
             asker, self.side = self.side, None  # once
             if asker is not None:
-                told = asker.shim.fast_path.decide(
-                    asker.shim.releases.view, inner, AT + timedelta(hours=5), is_bare=False
-                )
-                assert told is None, "the desk is taken"
+                assert not takes(asker.shim, inner, AT + timedelta(hours=5)), "the desk is taken"
             return super().score_matrix(matrix)
 
     loaded = models["full"].router
@@ -747,7 +774,7 @@ def test_whatever_is_asked_both_paths_say_the_same(
         document = [each["event"] for each in document] if isinstance(document, list) else document["event"]
     body = write(document)
     for each in (fast, whole):  # no example is to depend on another
-        each.shim.memory = DecisionMemory(1_000)
+        each.shim.memory = of_capacity(1_000)
     assert fast.ask(body, headers) == whole.ask(body, headers)
 
 
@@ -779,7 +806,7 @@ def test_what_is_not_ordinary_has_no_course(tmp_path: Path) -> None:
         assert text in TEXT
         plan = Plan.of(config.parse(TEXT.replace("@KIND@", "epsilon").replace(text, other)))
         shim = side(tmp_path / str(len(other)), plan, StreamView(mode="off"), is_fast=True).shim
-        assert shim.fast_path.decide(shim.releases.view, msgspec.json.encode(request(1)), AT, is_bare=False) is None
+        assert not takes(shim, msgspec.json.encode(request(1)))
         assert "orders" not in shim.fast_path.streams
 
 
@@ -812,5 +839,5 @@ b = {}
     shim = side(tmp_path, Plan.of(config.parse(text)), StreamView(mode="off"), is_fast=True)
     event = {"specversion": "1.0", "id": "1", "source": "/", "type": "shop.order", "data": {"amount": 7}}
     body = msgspec.json.encode({"event": event})
-    assert shim.shim.fast_path.decide(shim.shim.releases.view, body, AT, is_bare=False) is not None
+    assert takes(shim.shim, body)
     assert shim.ask(body)[2][0].numbers == ((3.0, 7.0), (3.0, 7.0))

@@ -8,6 +8,7 @@ import struct
 import zlib
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -129,6 +130,20 @@ def test_the_hash_is_that_of_hashlib(content: bytes, person: bytes) -> None:
     assert _fast_path.blake2b(content, person) == int.from_bytes(expected, "big")
 
 
-@given(content=st.binary(max_size=300))
-def test_the_checksum_is_that_of_zlib(content: bytes) -> None:
-    assert _fast_path.crc32(content) == zlib.crc32(content)
+@given(content=st.binary(max_size=300), times=st.integers(1, 20))
+@example(content=b"x" * 256, times=3)
+@example(content=b"x" * 255, times=6)
+def test_the_checksum_is_that_of_zlib(content: bytes, times: int) -> None:
+    assert _fast_path.crc32(content * times) == zlib.crc32(content * times)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_an_instant_is_written_as_records_have_it(at: datetime) -> None:
+    text = _fast_path.moment((at - EPOCH) // timedelta(microseconds=1))
+    assert text == msgspec.json.encode(at)
+
+
+def test_every_day_of_four_centuries_is_written_as_the_calendar_has_it() -> None:
+    for day in range(-200_000, 200_000, 7):
+        at = EPOCH + timedelta(days=day)
+        assert _fast_path.moment(day * 86_400_000_000) == msgspec.json.encode(at)

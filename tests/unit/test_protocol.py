@@ -46,6 +46,9 @@ class FakeHandler:
     def preview(self, request: Request) -> Problem | None:
         return Problem(401, "no") if request.path.startswith("/no") else None
 
+    def form_of(self, _: Request) -> None:
+        return None
+
     def refuse(self, problem: Problem) -> Response:
         return Response(problem.status, problem.body())
 
@@ -64,6 +67,9 @@ class FakeRecorder:
 class FakeShim:
     recorder: FakeRecorder = field(default_factory=FakeRecorder)
     debts: Debts = field(default_factory=Debts)
+
+    def reply(self, *_: object) -> None:
+        return None
 
 
 @dataclass

@@ -1,0 +1,372 @@
+"""Ordinary requests are decided as they are read: what their callers see is what the whole path would have told them."""
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from features import config, spool
+from features.clock import SystemClock
+from features.records import Decision, Override
+from serving import fast_path
+from serving.exchange import Exchange
+from serving.handler import Handler
+from serving.limits import Limits
+from serving.memory import of_capacity
+from serving.messages import Request
+from serving.overrides import OverrideJournal
+from serving.plan import Plan
+from serving.protocol import HttpProtocol
+from serving.recorder import Recorder
+from serving.replies import Replies
+from serving.settings import Durability, Settings
+from serving.shim import Shim
+from serving.view import ReleaseView
+
+pytestmark = pytest.mark.skipif(not fast_path.is_compiled(), reason="the fast path was not built")
+
+WRITE = os.write
+PLAN = Plan.of(
+    config.parse("""
+[streams.orders]
+types = ["shop.order"]
+destinations = ["a", "b"]
+static = { default = ["a"] }
+objective = { success = 1.0 }
+exploration = { static_epsilon = 0.5 }
+features = { numbers = { weight = "event.weight", hour = "time.hour" } }
+
+[destinations]
+a = {}
+b = {}
+""")
+)
+
+
+class Releases:
+    """Nothing is released."""
+
+    view = ReleaseView()
+
+    def report_fault(self, digest: str, reason: str) -> None:
+        raise AssertionError(f"{digest}: {reason}")
+
+    def rejections(self) -> dict[str, str]:
+        return {}
+
+
+class Spied(Shim):
+    """A shim that counts what it replied to at once."""
+
+    n_direct = 0
+
+    def reply(self, data: bytes, heads: dict[bytes, int], head: bytes) -> bytes | None:
+        told = super().reply(data, heads, head)
+        self.n_direct += told is not None
+        return told
+
+
+class Wire:
+    """The transport of one connection, which notes what is written to it."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        assert high > 0
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        raise AssertionError("nothing here is too much")
+
+    resume_reading = pause_reading
+
+
+@dataclass
+class Caller:
+    """One connection: what it sends, and the replies it got."""
+
+    protocol: HttpProtocol
+    wire: Wire = field(default_factory=Wire)
+
+    def send(self, data: bytes) -> None:
+        self.protocol.data_received(data)
+
+    def replies(self) -> list[tuple[int, dict[str, str], Any]]:
+        """Return status, headers and document of every reply so far."""
+        left, told = self.wire.written, []
+        while left:
+            head, _, left = left.partition(b"\r\n\r\n")
+            first, *lines = head.decode().split("\r\n")
+            headers = dict(line.split(": ", 1) for line in lines)
+            body, left = left[: int(headers["content-length"])], left[int(headers["content-length"]) :]
+            told.append((int(first.split()[1]), headers, json.loads(body)))
+        return told
+
+
+class Desk:
+    """A server without a socket."""
+
+    def __init__(self, folder: Path, durability: Durability = "answer", limits: Limits | None = None) -> None:
+        self.shim = Spied(
+            plan=PLAN,
+            clock=SystemClock(),
+            releases=Releases(),
+            overrides=OverrideJournal(folder / "overrides.journal"),
+            recorder=Recorder(folder / "spool"),
+            memory=of_capacity(1_000),
+        )
+        self.handler = Handler(self.shim, Settings(home=folder, config_path=folder))
+        self.limits = limits or Limits()
+        self.exchange = Exchange(self.handler, self.shim, self.limits, durability)
+        self.replies = Replies()
+
+    def connect(self) -> Caller:
+        caller = Caller(HttpProtocol(self.exchange, self.replies, set()))
+        caller.protocol.connection_made(caller.wire)  # type: ignore[arg-type]  # of the same shape
+        return caller
+
+
+def request(number: int, kind: str = "application/json", *, escaped: bool = False) -> bytes:
+    event = {
+        "specversion": "1.0",
+        "id": f"e{number:02d}",
+        "source": "/shop",
+        "type": "shop.order",
+        "data": {"weight": 2},
+    }
+    body = json.dumps({"event": event} if kind == "application/json" else event).encode()
+    body = body.replace(b'"/shop"', b'"\\/shop"') if escaped else body
+    head = (
+        f"POST /v1/decisions HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def records(folder: Path) -> list[Decision]:
+    lines = [line.payload for path in spool.segments(folder / "spool") for line in spool.read_lines(path)]
+    assert all(lines)
+    return [msgspec.json.decode(line or b"", type=Decision) for line in lines]
+
+
+def at_desk(folder: Path, act: Callable[[Desk], Awaitable[None]], **options: Any) -> None:
+    async def run() -> None:
+        await act(Desk(folder, **options))
+
+    asyncio.run(run())
+
+
+def refuse(*_: object) -> int:
+    raise OSError(28, "No space left on device")
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_the_first_request_teaches_the_head_and_the_next_are_replied_to_at_once(tmp_path: Path) -> None:
+    async def act(desk: Desk) -> None:
+        caller = desk.connect()
+        for number in range(10, 40):
+            caller.send(request(number))
+            caller.send(request(number, "application/cloudevents+json"))
+        told = caller.replies()
+        assert desk.shim.n_direct == 29, "one of each head is parsed; the second time an event comes it is known"
+        assert [status for status, _, _ in told] == [200] * 60
+        by_id = {decision.decision_id: decision for decision in records(tmp_path)}
+        assert len(by_id) == 30
+        for number, (first, again) in zip(range(10, 40), zip(told[::2], told[1::2], strict=True), strict=True):
+            decision = by_id[first[2]["decision_id"]]
+            assert decision.event_id == f"e{number:02d}"
+            assert first[2]["destinations"][0] == decision.assigned
+            assert again[2] == first[2] | {"repeated": True}
+            assert first[1].keys() == again[1].keys()
+            asked = Request(
+                "POST",
+                "/v1/decisions",
+                "",
+                {"content-type": "application/json"},
+                request(number).partition(b"\r\n\r\n")[2],
+            )
+            assert json.loads(desk.handler.handle(asked).body) == again[2], "the whole path knows it as well"
+
+    at_desk(tmp_path, act)
+
+
+@pytest.mark.parametrize("durability", ["answer", "batch"])
+def test_no_reply_leaves_before_its_record_is_written_and_a_turn_is_one_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Durability
+) -> None:
+    writes: list[int] = []
+    monkeypatch.setattr(os, "write", lambda fd, lines: writes.append(lines.count(b"\n")) or WRITE(fd, lines))
+
+    async def act(desk: Desk) -> None:
+        callers = [desk.connect() for _ in range(12)]
+        callers[0].send(request(0))
+        await asyncio.sleep(0.02)
+        writes.clear()
+        for number, caller in enumerate(callers[1:], 1):
+            caller.send(request(number % 10 + 10 * (number > 9)))
+        sent = [caller.replies() for caller in callers[1:]]
+        assert sum(map(len, sent)) == (10 if durability == "answer" else 0), "full turns wait for nobody"
+        await asyncio.sleep(0.02)
+        assert all(caller.replies()[-1][0] == 200 for caller in callers)
+        assert desk.shim.n_direct >= 8
+        assert len(records(tmp_path)) == 12
+
+    at_desk(tmp_path, act, durability=durability, limits=Limits(turn_requests=5))
+    assert max(writes) >= 5
+
+
+def test_asynchronously_a_reply_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(desk: Desk) -> None:
+        caller = desk.connect()
+        caller.send(request(0))
+        await asyncio.sleep(0.02)
+        caller.send(request(1))
+        assert [status for status, _, _ in caller.replies()] == [200, 200]
+        assert len(records(tmp_path)) == 1
+        monkeypatch.setattr(os, "write", refuse)
+        await asyncio.sleep(0.02)
+        monkeypatch.undo()
+        caller.send(request(2))
+        desk.exchange.close()
+        assert {decision.event_id for decision in records(tmp_path)} == {"e00", "e01", "e02"}
+
+    at_desk(tmp_path, act, durability="async")
+
+
+def test_a_disk_that_refuses_has_every_request_answered_unlogged_and_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(desk: Desk) -> None:
+        callers = [desk.connect() for _ in range(3)]
+        callers[0].send(request(0))
+        await turns()
+        monkeypatch.setattr(os, "write", refuse)
+        for number, caller in enumerate(callers, 1):
+            caller.send(request(number))
+        callers[0].send(request(4))  # while the one before it waits
+        await turns()
+        told = [reply for caller in callers for reply in caller.replies()]
+        assert [status for status, _, _ in told] == [200] * 5
+        assert [document.get("logged", True) for _, _, document in told] == [True, False, False, False, False]
+        assert desk.shim.n_direct == 3
+        monkeypatch.undo()
+        for number, caller in enumerate(callers, 5):
+            caller.send(request(number))
+            await turns()
+        assert {document.get("logged", True) for caller in callers for _, _, document in caller.replies()[-1:]} == {
+            True
+        }
+        assert {decision.event_id for decision in records(tmp_path)} == {"e00", "e05", "e06", "e07"}
+
+    at_desk(tmp_path, act)
+
+
+def test_a_request_whose_head_was_forgotten_when_the_disk_refused_is_told_to_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(desk: Desk) -> None:
+        caller, _ = desk.connect(), desk.connect()
+        caller.send(request(0))
+        await turns()
+        monkeypatch.setattr(os, "write", refuse)
+        caller.send(request(1))
+        desk.replies.heads._known.clear()
+        await turns()
+        assert [status for status, _, _ in caller.replies()] == [200, 503]
+
+    at_desk(tmp_path, act)
+
+
+def test_whatever_is_more_or_less_than_one_ordinary_request_is_answered_as_ever(tmp_path: Path) -> None:
+    async def act(desk: Desk) -> None:
+        caller = desk.connect()
+        caller.send(request(0))
+        direct = desk.shim.n_direct
+        two = request(1) + request(2)
+        caller.send(two)  # pipelined
+        caller.send(request(3)[:50])  # in pieces
+        caller.send(request(3)[50:])
+        caller.send(request(4).replace(b"shop.order", b"shop.other"))  # not configured
+        caller.send(request(5, escaped=True))
+        caller.send(request(6).replace(b"2}", b"x}"))  # no JSON
+        assert desk.shim.n_direct == direct
+        assert [status for status, _, _ in caller.replies()] == [200, 200, 200, 200, 422, 200, 400]
+        caller.send(request(7))
+        assert desk.shim.n_direct == direct + 1
+
+    at_desk(tmp_path, act)
+
+
+def test_an_override_and_a_drain_are_seen_by_the_next_request(tmp_path: Path) -> None:
+    async def act(desk: Desk) -> None:
+        caller = desk.connect()
+        for number in (0, 1):
+            caller.send(request(number))
+        now = desk.shim.clock.now()
+        stop = Override(
+            kind="stop", stream=None, actor="ann", reason="fire", created_at=now, expires_at=now + timedelta(1)
+        )
+        desk.shim.overrides.set(stop)
+        caller.send(request(2))
+        assert "stopped by ann" in caller.replies()[-1][2]["reason"]
+        assert desk.shim.n_direct == 1
+        desk.shim.overrides.clear("stop", None, actor="ann", reason="over", at=now)
+        caller.send(request(3))
+        assert desk.shim.n_direct == 2
+        desk.handler.draining = True
+        caller.send(request(4))
+        assert caller.replies()[-1][1]["connection"] == "close"
+        assert caller.wire.closed
+
+    at_desk(tmp_path, act)
+
+
+def test_one_who_hangs_up_having_asked_is_answered_first(tmp_path: Path) -> None:
+    async def act(desk: Desk) -> None:
+        caller, _ = desk.connect(), desk.connect()
+        caller.send(request(0))
+        await turns()
+        caller.send(request(1))
+        assert caller.protocol.eof_received(), "an answer is due"
+        assert not caller.wire.closed
+        await turns()
+        assert [status for status, _, _ in caller.replies()] == [200, 200]
+        assert caller.wire.closed
+        assert desk.shim.n_direct == 1
+
+    at_desk(tmp_path, act)
+
+
+def test_one_who_is_gone_costs_the_others_nothing(tmp_path: Path) -> None:
+    async def act(desk: Desk) -> None:
+        callers = [desk.connect() for _ in range(3)]
+        callers[0].send(request(0))
+        await turns()
+        for number, caller in enumerate(callers, 1):
+            caller.send(request(number))
+        callers[1].protocol.connection_lost(None)
+        await turns()
+        assert [len(caller.replies()) for caller in callers] == [2, 0, 1]
+        assert desk.exchange.n_in_flight == 0
+
+    at_desk(tmp_path, act)
