@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import random
 import signal
 import socket
@@ -67,6 +68,7 @@ def swap(server: Server, world: World, load: Callable[[float, int], dict[str, An
     thread = threading.Thread(target=keep_loading)
     thread.start()
     n_swapped = 0
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # it must not keep the load generator from its core
     for number in range(n):
         generation = world.release(world.digests[(number + 1) % 2])
         give_up_at = time.monotonic() + 30
@@ -77,6 +79,7 @@ def swap(server: Server, world: World, load: Callable[[float, int], dict[str, An
             time.sleep(0.02)
     done.set()
     thread.join()
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 0)
     failed = sum(told["refused"] + told["other"] + told["broken"] for told in loads)
     p99 = sorted(told["p99_us"] for told in loads)[len(loads) // 2]
     return {

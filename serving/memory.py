@@ -31,6 +31,12 @@ def of_capacity(capacity: int) -> Memory:
     return DecisionMemory(capacity) if _fast_path is None else _fast_path.Marks(capacity)
 
 
+def keep_little() -> None:
+    """Let this process give memory back that a large request took, where C was built; to be called before threads are started."""
+    if _fast_path is not None:
+        _fast_path.keep_little()
+
+
 class DecisionMemory:
     """The memory in Python.
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _BACKLOG = 2_048
 _GRACE_SECONDS = 0.1  # for requests that were on their way when the shim was told to stop
 _SPARE_DESCRIPTORS = 64
+_SWITCH_SECONDS = 0.0002  # that a thread which takes a release may keep an answer waiting
 _THE_PAST = datetime(1970, 1, 1, tzinfo=UTC)  # where replayed time starts: any request moves it on
 _LOGGER = logging.getLogger("turnout.shim")
 
@@ -135,6 +136,8 @@ def serve(settings: Settings) -> None:
     ConfigurationError
         If the configuration cannot be used.
     """
+    memory.keep_little()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     parts = wire(settings)
     _allow_connections(settings.limits.max_connections)
     gc.collect()

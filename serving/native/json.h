@@ -17,10 +17,12 @@
 typedef enum { OBJECT, ARRAY, STRING, NUMBER, TRUE, FALSE, NIL } Kind;
 
 typedef struct {
-    Text text;      /* of a string what stands between its quotes */
-    uint64_t hash;  /* of a string */
-    double value;   /* of a number */
-    int32_t next;   /* the token after this value */
+    Text text; /* of a string what stands between its quotes */
+    union {
+        uint64_t hash; /* of a string */
+        double value;  /* of a number */
+    };
+    int32_t next; /* the token after this value */
     Kind kind;
 } Token;
 
@@ -40,7 +42,7 @@ static Token *add_token(Json *json, Kind kind, const char *text, size_t size) {
         json->capacity = capacity;
     }
     Token *token = &json->tokens[json->n_tokens++];
-    *token = (Token){{text, size}, 0, 0.0, json->n_tokens, kind};
+    *token = (Token){.text = {text, size}, .next = json->n_tokens, .kind = kind};
     return token;
 }
 

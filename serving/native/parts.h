@@ -1,12 +1,28 @@
-/* For the tests: what the parts that stand on their own do. */
+/* What is not a decision: how memory is given back, and for the tests what the parts that stand on their own do. */
 
 #ifndef TURNOUT_PARTS_H
 #define TURNOUT_PARTS_H
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "blake2b.h"
 #include "crc32.h"
 #include "instants.h"
 #include "spec.h"
+
+/* Let the C library give back what a large request took, and keep one heap for all threads: by default it learns from the first
+   such request to keep as much for good. */
+static PyObject *fast_path_keep_little(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_THRESHOLD, 1 << 17);
+    mallopt(M_TRIM_THRESHOLD, 1 << 17);
+    mallopt(M_ARENA_MAX, 1);
+#endif
+    Py_RETURN_NONE;
+}
 
 static PyObject *fast_path_digits(PyObject *module, PyObject *number) {
     (void)module;
@@ -63,6 +79,7 @@ static PyObject *fast_path_moment(PyObject *module, PyObject *number) {
 }
 
 static PyMethodDef parts_methods[] = {
+    {"keep_little", fast_path_keep_little, METH_NOARGS, "keep_little()\n--\n\nLet the C library keep little memory."},
     {"digits", fast_path_digits, METH_O, "digits(value, /)\n--\n\nReturn a finite number as JSON."},
     {"number", fast_path_number, METH_O, "number(text, /)\n--\n\nReturn the number that JSON text is, None for none."},
     {"instant", fast_path_instant, METH_O, "instant(text, /)\n--\n\nReturn the microseconds from 1970 to an instant, or None."},
