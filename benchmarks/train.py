@@ -14,9 +14,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lightgbm
 import msgspec
@@ -41,29 +42,47 @@ _KIB = 1024  # the unit in which Linux tells the peak
 MATRIX_FILE, HEADS_FILE = "matrix.npy", "heads.json"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """What is chosen of the training, of both sides; None is as the flights' configuration has it."""
+
+    threads: int | None
+    rounds: int | None
+
+    @classmethod
+    def of(cls, given: argparse.Namespace) -> Self:
+        """Return what the command line says."""
+        return cls(threads=given.threads, rounds=given.rounds)
+
+    def told(self) -> dict[str, int]:
+        """Return what is not None, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark, or one of its two sides in a process of its own, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__)
     parser.add_argument("--rows", type=int, nargs="*", default=[250_000, 1_000_000], help="decisions in the log")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each side; the median counts")
     parser.add_argument("--threads", type=int, help="of both sides; by default those of the flights' configuration")
+    parser.add_argument("--rounds", type=int, help="of every booster, on both sides; memory does not depend on them")
     parser.add_argument("--data", type=Path, help="not used: the flights come from a package")
     parser.add_argument("--side", nargs=3, metavar=("NAME", "FOLDER", "AS_OF"), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.side:
         name, folder, as_of = given.side
-        print(json.dumps(SIDES[name](Path(folder), datetime.fromisoformat(as_of), given.threads)))
+        print(json.dumps(SIDES[name](Path(folder), datetime.fromisoformat(as_of), Chosen.of(given))))
         return 0
     with tempfile.TemporaryDirectory() as scratch, Progress(console=Console(stderr=True), transient=True) as progress:
-        measured = dict(_measure(Path(scratch), given.rows, given.repeats, given.threads, progress))
+        measured = dict(_measure(Path(scratch), given.rows, given.repeats, Chosen.of(given), progress))
     Console(width=150).print(_table(measured))
     print(json.dumps({"rows": {str(n): each for n, each in measured.items()}, "seed": 0, **_versions()}))
     return 0
 
 
-def learn(folder: Path, as_of: datetime, threads: int | None) -> dict[str, Any]:
+def learn(folder: Path, as_of: datetime, chosen: Chosen) -> dict[str, Any]:
     """Read, choose, fit, calibrate and evaluate as the retraining flow does; return seconds by stage and the peak."""
-    configured = _configured(folder, threads)
+    configured = _configured(folder, chosen)
     before, seconds, watch, cpu = _forget_peak(), {}, time.perf_counter(), time.process_time()
 
     def lap(stage: str) -> None:
@@ -86,9 +105,9 @@ def learn(folder: Path, as_of: datetime, threads: int | None) -> dict[str, Any]:
     return {**told, "n_examples": made.card.trained["n_examples"]}
 
 
-def bare(folder: Path, _: datetime, threads: int | None) -> dict[str, Any]:
+def bare(folder: Path, _: datetime, chosen: Chosen) -> dict[str, Any]:
     """Fit the boosters that the product chose, with LightGBM alone, on its matrix, binned once."""
-    training = _configured(folder, threads).training
+    training = _configured(folder, chosen).training
     card = read_card(folder / "router")
     labels = dict(
         zip(msgspec.json.decode((folder / HEADS_FILE).read_bytes()), np.load(folder / "labels.npy"), strict=True)
@@ -116,9 +135,9 @@ def bare(folder: Path, _: datetime, threads: int | None) -> dict[str, Any]:
     return {**told, "matrix_bytes": matrix.nbytes}
 
 
-def keep_matrix(folder: Path, as_of: datetime, threads: int | None) -> dict[str, Any]:
+def keep_matrix(folder: Path, as_of: datetime, chosen: Chosen) -> dict[str, Any]:
     """Write the matrix and labels on which both sides fit."""
-    configured = _configured(folder, threads)
+    configured = _configured(folder, chosen)
     source = Snapshot(folder)
     rows = training_log.read_plain(source, STREAM, configured, as_of=as_of)
     log = training_log.read(source, configured, rows).training
@@ -132,10 +151,9 @@ def keep_matrix(folder: Path, as_of: datetime, threads: int | None) -> dict[str,
 SIDES = {"learn": learn, "bare": bare, "keep": keep_matrix}
 
 
-def _configured(folder: Path, threads: int | None) -> Stream:
+def _configured(folder: Path, chosen: Chosen) -> Stream:
     stream = train_log.configured(folder).streams[STREAM]
-    training = msgspec.structs.replace(stream.training, threads=threads or stream.training.threads)
-    return msgspec.structs.replace(stream, training=training)
+    return msgspec.structs.replace(stream, training=msgspec.structs.replace(stream.training, **chosen.told()))
 
 
 def _subject(configured: Stream) -> Subject:
@@ -150,7 +168,7 @@ def _subject(configured: Stream) -> Subject:
 
 
 def _measure(
-    scratch: Path, sizes: Sequence[int], repeats: int, threads: int | None, progress: Progress
+    scratch: Path, sizes: Sequence[int], repeats: int, chosen: Chosen, progress: Progress
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     bar = progress.add_task("deciding flights", total=130_000)
     year = train_log.write_year(scratch / "year", on_progress=lambda n: progress.advance(bar, n))
@@ -158,19 +176,19 @@ def _measure(
     for n in sizes:
         folder = scratch / str(n)
         _, as_of = train_log.repeat(year, folder, n)
-        _run("keep", folder, as_of, threads)
+        _run("keep", folder, as_of, chosen)
         progress.advance(steps)
         sides: dict[str, list[dict[str, Any]]] = {"learn": [], "bare": []}
         for _ in range(repeats):
             for side, runs in sides.items():
-                runs.append(_run(side, folder, as_of, threads))
+                runs.append(_run(side, folder, as_of, chosen))
                 progress.advance(steps)
         yield n, _summary(sides)
 
 
-def _run(side: str, folder: Path, as_of: datetime, threads: int | None) -> dict[str, Any]:
+def _run(side: str, folder: Path, as_of: datetime, chosen: Chosen) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.train", "--side", side, str(folder), as_of.isoformat()]
-    command += [] if threads is None else ["--threads", str(threads)]
+    command += [f"--{name}={value}" for name, value in chosen.told().items()]
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - our own module
     told: dict[str, Any] = msgspec.json.decode(said.splitlines()[-1])
     return told

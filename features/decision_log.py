@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features import scratch
 from features.vector import CategoryColumn
 
 Floats = NDArray[np.float64]
@@ -120,7 +121,6 @@ class DecisionLog:
         columns: dict[str, Any] = {
             name: getattr(self, name)[kept]
             for name in (
-                "decision_id",
                 "decided_at",
                 "cluster",
                 "propensity",
@@ -138,7 +138,8 @@ class DecisionLog:
             **columns,
             offsets=offsets,
             chosen=offsets[:-1] + place[kept],
-            numbers=self.numbers[rows],
+            decision_id=scratch.take(self.decision_id, np.flatnonzero(kept)),
+            numbers=scratch.take(self.numbers, np.flatnonzero(rows)),
             categories=[column.take(rows) for column in self.categories],
             destination=self.destination.take(rows),
             policies={name: column[rows] for name, column in self.policies.items()},

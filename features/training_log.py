@@ -2,6 +2,7 @@
 
 Logged vectors are all candidates', so a long log is mostly rows that no fit reads. It is read some decisions at a time, in
 order of time: all candidates of the holdout and of the sample on which forms compete, the revealed ones alone of the rest.
+The vectors, and the names that only a report reads, lie on the disk (`features.scratch`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features import decision_log, history, log_table
+from features import decision_log, history, log_table, scratch
 from features.config import Stream
 from features.decision_log import DecisionLog, Revealed
 from features.definitions import FeatureDefinitions
@@ -25,8 +26,8 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-WHOLE_AT_ONCE = 20_000  # decisions with all their candidates
-REVEALED_AT_ONCE = 50_000  # with a candidate each, or few; fewer are dear, since the file is read in larger pieces
+WHOLE_AT_ONCE = 10_000  # decisions with all their candidates
+REVEALED_AT_ONCE = 25_000  # with a candidate each, or few; fewer are dear, since the file is read in larger pieces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,25 +101,26 @@ class _Reader:
 
     def revealed(self, places: Integers, sampled: Mask) -> tuple[DecisionLog, DecisionLog | None]:
         """Return the rows of ``places`` whose outcome is known, and all rows of those of them that are ``sampled``."""
-        known, whole = [], []
-        n_most = len(places) + len(pc.list_flatten(self.table["probes"]))
-        numbers, n_rows = np.empty((n_most, len(self.features.numbers))), 0  # at once: pieces would stand beside it
+        known, whole = self._pieces(), self._pieces()
         for at in _windows(places, REVEALED_AT_ONCE):
             log = self._window(at, whole=sampled[at])
             if sampled[at].any():
-                whole.append(log.take(sampled[at]))
-            log = log.revealed_alone()
-            numbers[n_rows : (n_rows := n_rows + len(log.numbers))] = log.numbers
-            known.append(_without_numbers(log))
+                whole.add(log.take(sampled[at]))
+            known.add(log.revealed_alone())
             del log  # else it stands beside the next window
-        return concatenate(known, numbers[:n_rows]), concatenate(whole) if whole else None
+        return known.joined(), whole.joined() if whole else None
 
     def whole(self, places: Integers) -> DecisionLog:
         """Return all rows of ``places``, with the policies that took part."""
         names = (*history.CANDIDATES, *history.POLICIES)
         everything = np.ones(min(WHOLE_AT_ONCE, len(places)), np.bool_)
-        windows = _windows(places, WHOLE_AT_ONCE)
-        return concatenate([self._window(at, whole=everything[: len(at)], names=names) for at in windows])
+        pieces = self._pieces()
+        for at in _windows(places, WHOLE_AT_ONCE):
+            pieces.add(self._window(at, whole=everything[: len(at)], names=names))
+        return pieces.joined()
+
+    def _pieces(self) -> "_Pieces":
+        return _Pieces(self.features, pc.max(pc.utf8_length(self.table["decision_id"])).as_py())
 
     def _window(self, at: Integers, *, whole: Mask, names: Sequence[str] = history.CANDIDATES) -> DecisionLog:
         give_back()
@@ -131,21 +133,39 @@ def _windows(places: Integers, n_at_once: int) -> Iterator[Integers]:
     return (places[start : start + n_at_once] for start in range(0, len(places), n_at_once))
 
 
-def concatenate(parts: list[DecisionLog], numbers: Floats | None = None) -> DecisionLog:
-    """Return the logs one after the other; ``parts`` lose their vectors on the way, so that these never stand twice.
+class _Pieces:
+    """Logs that follow each other: their vectors and names are on the disk from when they are added, the rest is kept."""
 
-    With ``numbers`` (float64[n_rows, n_numbers]) those are all parts' vectors, which they hold no more.
-    """
+    def __init__(self, features: FeatureDefinitions, n_characters: int) -> None:
+        self._vectors = scratch.Rows(len(features.numbers))
+        self._names = scratch.Rows(dtype=f"U{n_characters}")
+        self._parts: list[DecisionLog] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def add(self, log: DecisionLog) -> None:
+        """Put the next log behind the others."""
+        self._vectors.append(log.numbers)
+        self._names.append(log.decision_id)
+        self._parts.append(replace(log, numbers=log.numbers[:0].copy(), decision_id=log.decision_id[:0].copy()))
+
+    def joined(self) -> DecisionLog:
+        """Return all of them as one log."""
+        return replace(_concatenate(self._parts), numbers=self._vectors.table(), decision_id=self._names.table())
+
+
+def _concatenate(parts: Sequence[DecisionLog]) -> DecisionLog:
+    """Return the logs one after the other, but for vectors and names."""
     if len(parts) == 1:
-        return parts[0] if numbers is None else replace(parts[0], numbers=numbers)
+        return parts[0]
     n_rows = [int(part.offsets[-1]) for part in parts]
     starts = np.concatenate(([0], np.cumsum(n_rows)))
     offsets = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=False)]
-    plain = ("decision_id", "decided_at", "cluster", "propensity", "reward", "success", "latency_ms", "cost_usd")
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*plain, "timed_out")}
-    return DecisionLog(
-        **joined,
-        numbers=_drain(parts, starts) if numbers is None else numbers,
+    plain = ("decided_at", "cluster", "propensity", "reward", "success", "latency_ms", "cost_usd", "timed_out")
+    return replace(
+        parts[0],
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in plain},
         offsets=np.concatenate(([0], *offsets)),
         chosen=np.concatenate([part.chosen + start for part, start in zip(parts, starts, strict=False)]),
         categories=[_join(columns) for columns in zip(*(part.categories for part in parts), strict=True)],
@@ -154,21 +174,6 @@ def concatenate(parts: list[DecisionLog], numbers: Floats | None = None) -> Deci
         champion=_join_champions(parts),
         probes=_join_probes(parts, starts),
     )
-
-
-def _drain(parts: list[DecisionLog], starts: Integers) -> Floats:
-    """Move the vectors of ``parts`` into one matrix."""
-    numbers = np.empty((int(starts[-1]), parts[0].numbers.shape[1]))
-    for place, part in enumerate(parts):
-        numbers[starts[place] : starts[place + 1]] = part.numbers
-        parts[place] = _without_numbers(part)
-        del part
-        give_back()
-    return numbers
-
-
-def _without_numbers(log: DecisionLog) -> DecisionLog:
-    return replace(log, numbers=log.numbers[:0].copy())
 
 
 def _join(columns: Sequence[CategoryColumn]) -> CategoryColumn:

@@ -25,7 +25,7 @@ _SQL_BINDS_FAST = int(duckdb.__version__.partition(".")[0]) >= 2  # noqa: PLR200
 # Nothing is fetched from anywhere: what is not in the wheel is not used.
 _READ_MEMORY = "1GB"
 # Enough for a million rows without vectors: sorts and joins of more go on on the disk, at twice the time.
-_SPARING: Mapping[str, Any] = {"memory_limit": "256MB", "threads": 2}  # each thread wants its part of it
+SPARING_LIMIT = "112MB"
 _CONFIG: Mapping[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 
 
@@ -48,13 +48,23 @@ class SchemaVersionError(WarehouseError):
 class Session:
     """What may be asked within one transaction: the queries of ``features/sql`` by name, with bound parameters."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, full_limit: str | None = None) -> None:
+        """Take a connection; ``full_limit`` is its memory limit where a query that failed may be asked again."""
         self._connection = connection
+        self._full_limit = full_limit
+        self._is_sparing = False
 
-    def spare_memory(self) -> None:
-        """Let what comes take little memory; whatever reads vectors may need more than is left to it."""
-        for name, value in _SPARING.items():
-            self._connection.execute(f"SET {name} = '{value}'")
+    def spare_memory(self, limit: str | None = SPARING_LIMIT) -> None:
+        """Let what comes take little memory: one thread, since each has buffers of its own, and at most ``limit``.
+
+        With a limit of None as much as before: whatever reads vectors may need more than is left to it. Not everything that
+        DuckDB does can go on on the disk: a query that the limit is too narrow for is asked again without it. Hence the
+        warehouse itself has no such limit: there a query that fails undoes its transaction.
+        """
+        self._connection.execute("SET threads = 1")
+        if limit is not None and self._full_limit is not None:
+            self._connection.execute(f"SET memory_limit = '{limit}'")
+            self._is_sparing = True
 
     def query(self, name: str, *, columns: Sequence[str] = (), **parameters: Any) -> pa.Table:
         """Return the rows of the query ``name``; parameters that it does not read are let pass.
@@ -66,6 +76,16 @@ class Session:
             # Chosen from outside, below the query's sort, nothing is left out: vectors would be sorted that nobody reads.
             head, _, tail = statement.rpartition("SELECT *")
             statement = f"{head}SELECT {', '.join(columns)}{tail}"
+        try:
+            return self._ask(statement, bound)
+        except duckdb.OutOfMemoryException:
+            if not self._is_sparing:
+                raise
+        self._connection.execute(f"SET memory_limit = '{self._full_limit}'")
+        self._is_sparing = False
+        return self._ask(statement, bound)
+
+    def _ask(self, statement: str, bound: Mapping[str, Any]) -> pa.Table:
         if _SQL_BINDS_FAST:
             return self._connection.sql(statement, params=bound).to_arrow_table()
         return self._connection.execute(statement, bound).to_arrow_table()
@@ -195,7 +215,7 @@ def exported(folder: Path) -> Iterator[Session]:
         for name in TABLES:
             connection.read_parquet(str(folder / f"{name}.parquet")).create_view(name)
         try:
-            yield Session(connection)
+            yield Session(connection, full_limit=_READ_MEMORY)
         except duckdb.Error as error:
             raise WarehouseError(f"{folder}: {error}") from error
 

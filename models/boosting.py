@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.choices import Training
+from features.scratch import ROWS_AT_ONCE
 from models import binning
-from models.binning import ROWS_AT_ONCE
 from models.card import HeadName
 from models.encoding import EncodedRows
 

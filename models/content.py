@@ -4,7 +4,6 @@ A classifier on disk is a folder of ``card.json``, ``vocabulary.json``, ``golden
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -78,8 +77,7 @@ class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return len(self.classes) + self.out_of_scope_column
 
 
-@dataclass(frozen=True, eq=False)
-class Classified:
+class Classified(Struct, frozen=True, eq=False):
     """The answer for one event.
 
     ``label`` is None for out of scope. ``confidence`` is the probability that the answer is right: the label's own, or
@@ -151,22 +149,21 @@ class Classifier:
         statistic, n_classes = self.card.scope.statistic, len(self.card.classes)
         if statistic == "probability":
             return probability
-        evidence = float(logits[:n_classes].max())
+        evidence = float(np.maximum.reduce(logits[:n_classes]))
         return evidence - float(logits[n_classes]) if statistic == "margin" else evidence
 
     def _logits(self, columns: Columns, values: Floats32) -> Floats:
-        logits = np.zeros(self.card.n_columns)
-        if self._linear is not None and self.card.linear_scale is not None:
-            logits += self.card.linear_scale * self._linear.score(columns, values)
-        if self._neural is not None and self.card.neural_scale is not None:
-            logits += self.card.neural_scale * self._neural.score(columns, values)
-        return logits
+        linear, neural = self.card.linear_scale, self.card.neural_scale
+        of_linear = 0.0 if self._linear is None or linear is None else linear * self._linear.score(columns, values)
+        of_neural = 0.0 if self._neural is None or neural is None else neural * self._neural.score(columns, values)
+        return np.add(of_linear, of_neural, dtype=np.float64)
 
 
 def _softmax(logits: Floats) -> Floats:
     """Return `models.logits.softmax` of one row, without what shaping it as a table costs."""
-    grown: Floats = np.exp(logits - logits.max())
-    grown /= grown.sum()
+    grown: Floats = logits - np.maximum.reduce(logits)
+    np.exp(grown, out=grown)
+    grown /= np.add.reduce(grown)
     return grown
 
 

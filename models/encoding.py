@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from features import scratch
 from features.vector import CategoryColumn
 
 Floats = NDArray[np.float64]
@@ -64,6 +65,7 @@ class Encoder:
 class EncodedRows:
     """What a booster reads of a log, float64[n, n_numbers + n_categories], made in pieces: it never stands whole.
 
+    ``numbers`` may lie on the disk (`features.scratch`): no more of them than a piece is held in memory.
     ``codes`` are each category's of the log, ``known`` what each of them is encoded as, the last for what is missing;
     ``rows`` (int64[n]) are those of the log that are meant, None for all.
     """
@@ -83,18 +85,27 @@ class EncodedRows:
 
     def column(self, place: int, at: slice | NDArray[np.integer] = EVERY) -> Floats:
         """Return one column of the rows ``at``, float64[n_at]."""
-        where = at if self.rows is None else self.rows[at]
-        beyond = place - self.numbers.shape[1]
-        # A code of -1 reads the last of what is known: missing.
-        cells: Floats = self.numbers[where, place] if beyond < 0 else self.known[beyond][self.codes[beyond][where]]
+        where, beyond = self._meant(at), place - self.numbers.shape[1]
+        if beyond >= 0:
+            codes: Floats = self.known[beyond][self.codes[beyond][where]]  # -1 reads the last of what is known: missing
+            return codes
+        cells = np.empty(len(where))
+        for some, piece in scratch.pieces(self.numbers, where):
+            cells[some] = piece[:, place]
         return cells
 
     def take(self, at: slice | NDArray[np.integer]) -> Floats:
         """Return the rows ``at``, float64[n_at, n_features]."""
-        n_rows = len(range(len(self))[at]) if isinstance(at, slice) else len(at)
-        matrix = np.empty((n_rows, self.n_features))
-        n_numbers = self.numbers.shape[1]
-        matrix[:, :n_numbers] = self.numbers[at if self.rows is None else self.rows[at]]
+        where, n_numbers = self._meant(at), self.numbers.shape[1]
+        matrix = np.empty((len(where), self.n_features))
+        for some, piece in scratch.pieces(self.numbers, where):
+            matrix[some, :n_numbers] = piece
         for place in range(n_numbers, self.n_features):
             matrix[:, place] = self.column(place, at)
         return matrix
+
+    def _meant(self, at: slice | NDArray[np.integer]) -> NDArray[np.integer]:
+        """Return which rows of the log are those ``at``."""
+        if self.rows is not None:
+            return self.rows[at]
+        return np.arange(len(self))[at] if isinstance(at, slice) else at

@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from features import scratch
 from features.choices import Training
 from features.decision_log import DecisionLog
 from features.definitions import FeatureDefinitions
@@ -105,14 +106,22 @@ def check(examples: Examples, settings: Training) -> None:
         raise TrainingRefusedError(
             f"{len(examples)} outcomes are too few, training.min_decisions is {settings.min_decisions}"
         )
-    for column, name in enumerate(examples.number_names):
-        if np.isinf(examples.numbers[:, column]).any():
+    for name, is_infinite in zip(examples.number_names, _infinite_columns(examples.numbers), strict=True):
+        if is_infinite:
             raise TrainingRefusedError(f"numbers.{name}: holds infinite values")
     logged = examples.propensity[~np.isnan(examples.propensity)]
     if not ((logged > 0) & (logged <= 1)).all():
         raise TrainingRefusedError("propensity: holds values outside (0, 1]")
     if settings.latency_offset is not None and settings.latency_offset not in examples.number_names:
         raise TrainingRefusedError(f"training.latency_offset: {settings.latency_offset!r} is not a number feature")
+
+
+def _infinite_columns(numbers: Floats) -> Mask:
+    """Return which columns hold an infinite value, bool[n_numbers]."""
+    found = np.zeros(numbers.shape[1], np.bool_)
+    for _, piece in scratch.pieces(numbers):
+        found |= np.isinf(piece).any(axis=0)
+    return found
 
 
 def labels(

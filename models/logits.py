@@ -28,7 +28,8 @@ class Linear:
 
     def score(self, columns: Columns, values: Floats32) -> Floats32:
         """Return float32[n_columns] for one sparse event."""
-        scores: Floats32 = values @ self.weights.take(columns, axis=0) + self.intercept
+        scores: Floats32 = values @ self.weights.take(columns, axis=0)
+        scores += self.intercept
         return scores
 
     @classmethod
@@ -59,9 +60,11 @@ class Neural:
 
     def score(self, columns: Columns, values: Floats32) -> Floats32:
         """Return float32[n_columns] for one sparse event."""
-        read = columns < len(self.hidden_weights)
-        hidden = values[read] @ self.hidden_weights.take(columns[read], axis=0) + self.hidden_intercept
-        scores: Floats32 = np.maximum(hidden, 0.0) @ self.output_weights + self.output_intercept
+        (read,) = (columns < len(self.hidden_weights)).nonzero()
+        hidden = values.take(read) @ self.hidden_weights.take(columns.take(read), axis=0)
+        hidden += self.hidden_intercept
+        scores: Floats32 = np.maximum(hidden, 0.0, out=hidden) @ self.output_weights
+        scores += self.output_intercept
         return scores
 
     @classmethod

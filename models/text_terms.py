@@ -2,11 +2,13 @@
 
 import math
 import re
+import sys
+from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 Attribute = str | float | bool | None
 Attributes = Mapping[str, Attribute]
+Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Columns = NDArray[np.int64]
 Positive = Annotated[int, Meta(ge=1)]
@@ -21,9 +24,11 @@ Positive = Annotated[int, Meta(ge=1)]
 _WORD = re.compile(r"\w+")
 _REMEMBERED_WORDS = 16_384
 _REMEMBERED_CHARACTERS = 32
+_SUBLINEAR = 1.0 + np.log(np.maximum(np.arange(4_096.0), 1.0))  # of counts; none is 0
 _START, _END = "^", "$"  # no word holds them, so the borders of a text pair like words
 _NEXT, _APART = " ", "~"  # no word holds these either
-_Pairs = dict[str, dict[str, int]]
+_NONE = np.empty(0, np.int64)
+_NOTHING: dict[str, int] = {}  # of words that make no known pair: never written to
 
 
 class Cut(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,7 +68,7 @@ class Cut(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return []
         bordered = [_START, *words, _END]
         terms = words
-        for first, left in enumerate(bordered):
+        for first, left in enumerate(bordered[:-1]):
             # The borders make no pair with each other, or every short text would hold a known term.
             last = len(bordered) - (first == 0)
             near = bordered[first + 1 : min(last, first + self.pair_span)]
@@ -101,11 +106,28 @@ class Vocabulary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     weights: tuple[float, ...]
 
 
+class _Word(NamedTuple):
+    """A word as pairs read it: its own column, and those of what may come next to it or further apart, by right word."""
+
+    name: str
+    column: int | None
+    next_to: dict[str, int]
+    apart: dict[str, int]
+
+
+class _Piece(NamedTuple):
+    """What stands between two blanks: the known columns of its n-grams, and its words."""
+
+    grams: Columns
+    words: tuple[_Word, ...]
+
+
 class Encoder:
     """Turns an event into its sparse vector: sublinear TF-IDF, each block of unit length, all blocks alike in weight.
 
     ``weight = (1 + ln count) (1 + ln((1 + n) / (1 + df)))``, as scikit-learn's ``TfidfVectorizer(sublinear_tf=True)``.
-    The n-grams of words seen lately are remembered: looking them up is most of the work, and the same few words return.
+    What stands between blanks and was seen lately is remembered, with all that is known of it: looking that up is most of
+    the work, and the same few words return.
     """
 
     def __init__(self, cut: Cut, vocabulary: Vocabulary) -> None:
@@ -116,72 +138,108 @@ class Encoder:
         self._columns: dict[str, dict[str, int]] = {block: {} for block in BLOCKS}
         for column, term in enumerate(vocabulary.terms):
             self._columns[term[0]][term[1:]] = column
-        self._grams: dict[str, tuple[int, ...]] = {}
-        self._pairs = _pairs(self._columns["w"])
+        self._words = _words(self._columns["w"])
+        self._start, self._end = self._word(_START), self._word(_END)
+        self._remembered: dict[str, _Piece] = {}
+        self._rooms: list[Columns] = []  # for threads to write a number per column to, one each at a time
         self._block_weight = 1.0 / math.sqrt(max(1, sum(1 for columns in self._columns.values() if columns)))
 
     def encode(self, text: str, attributes: Attributes | None = None) -> tuple[Columns, Floats32]:
         """Return the columns and values, each of shape (n_known_terms,), of an event; empty if it holds no known term."""
-        lowered = self.cut.lowered(text)
-        _, grams, facts = self._columns.values()
-        counts = (
-            Counter(self._word_columns(lowered)),
-            Counter([column for word in lowered.split() for column in self._gram_columns(word, grams)]),
-            _count(map(facts.get, self.cut.facts(attributes))) if attributes else Counter[int](),
-        )
-        n_known = sum(map(len, counts))
-        columns = np.fromiter(chain.from_iterable(counts), dtype=np.int64, count=n_known)
-        count = np.fromiter(chain.from_iterable(block.values() for block in counts), dtype=np.float64, count=n_known)
-        values = (1.0 + np.log(count)) * self._weights[columns]
-        start = 0
-        for block in counts:
-            part = values[start : start + len(block)]
-            if block:
-                part *= self._block_weight / math.sqrt(part @ part)
-            start += len(block)
+        pieces = self._read(self.cut.lowered(text))
+        words = self._word_columns([word for piece in pieces for word in piece.words])
+        grams = [piece.grams for piece in pieces]
+        facts = self._fact_columns(attributes) if attributes else []
+        told = np.concatenate((_integers(words), *grams, _integers(facts)))
+        if not told.size:
+            return told, np.empty(0, np.float32)
+        first, count = self._count(told)
+        columns = told.take(first)
+        values = _sublinear(count, len(told))
+        values *= self._weights.take(columns)
+        start, n_before_facts = 0, first.searchsorted(len(told) - len(facts)) if facts else len(first)
+        for stop in (int(first.searchsorted(len(words))), int(n_before_facts), len(first)):
+            if stop > start:
+                part = values[start:stop]
+                part *= self._block_weight / math.sqrt(part.dot(part))
+            start = stop
         return columns, values.astype(np.float32)
 
-    def _word_columns(self, lowered: str) -> list[int]:
+    def _count(self, told: Columns) -> tuple[Columns, Columns]:
+        """Return where in ``told`` each of its columns comes first, rising, and how often each is there."""
+        room = self._rooms.pop() if self._rooms else np.empty(self.n_columns, np.int64)
+        place = np.arange(len(told))
+        room[told[::-1]] = place[::-1]  # what is written last stays
+        first_of = room.take(told)
+        self._rooms.append(room)
+        (first,) = (first_of == place).nonzero()
+        return first, np.bincount(first_of).take(first)
+
+    def _read(self, lowered: str) -> list[_Piece]:
+        """Return what is known of what stands between the blanks of a text."""
+        remembered = self._remembered
+        return [remembered.get(text) or self._look_up(text) for text in lowered.split()]
+
+    def _fact_columns(self, attributes: Attributes) -> list[int]:
+        known = self._columns["a"]
+        return [known[fact] for fact in self.cut.facts(attributes) if fact in known]
+
+    def _look_up(self, text: str) -> _Piece:
+        known = self._columns["c"]
+        columns = [column for column in map(known.get, self.cut.grams(text)) if column is not None]
+        piece = _Piece(_integers(columns), tuple(map(self._word, _WORD.findall(text))))
+        if len(text) <= _REMEMBERED_CHARACTERS:
+            if len(self._remembered) >= _REMEMBERED_WORDS:
+                self._remembered.clear()  # a stranger's words must not fill the memory
+            self._remembered[text] = piece
+        return piece
+
+    def _word(self, name: str) -> _Word:
+        return self._words.get(name) or _Word(name, None, _NOTHING, _NOTHING)
+
+    def _word_columns(self, words: list[_Word]) -> list[int]:
         """Return the columns of `Cut.words` that are known, without writing the many pairs that are not."""
-        words = _WORD.findall(lowered)
-        known, (neighbours, apart) = self._columns["w"], self._pairs
-        columns = [known[word] for word in words if word in known]
-        bordered = [_START, *words, _END]
-        for first, left in enumerate(bordered[:-1] if words else ()):
-            following, right = neighbours.get(left), bordered[first + 1]
-            if following is not None and right in following:
-                columns.append(following[right])
-            following = apart.get(left)
-            if following is not None:
-                near = bordered[first + 2 : first + self.cut.pair_span]
-                columns += [following[right] for right in near if right in following]
-        return columns
-
-    def _gram_columns(self, word: str, known: Mapping[str, int]) -> tuple[int, ...]:
-        columns = self._grams.get(word)
-        if columns is None:
-            columns = tuple([column for column in map(known.get, self.cut.grams(word)) if column is not None])
-            if len(word) <= _REMEMBERED_CHARACTERS:
-                if len(self._grams) >= _REMEMBERED_WORDS:
-                    self._grams.clear()  # a stranger's words must not fill the memory
-                self._grams[word] = columns
+        if not words:
+            return []
+        columns = [column for _, column, _, _ in words if column is not None]
+        span = self.cut.pair_span
+        bordered = [self._start, *words, self._end]
+        names = [word.name for word in bordered]
+        for first, (_, _, next_to, apart) in enumerate(bordered[:-1]):
+            if next_to and (right := names[first + 1]) in next_to:
+                columns.append(next_to[right])
+            if apart:
+                for right in names[first + 2 : first + span]:
+                    if right in apart:
+                        columns.append(apart[right])  # noqa: PERF401 - a comprehension costs more than these two or three
         return columns
 
 
-def _pairs(columns: Mapping[str, int]) -> tuple[_Pairs, _Pairs]:
-    """Return the columns of the known pairs, by left and right word: of neighbours, and of words further apart."""
-    pairs: tuple[_Pairs, _Pairs] = {}, {}
+def _words(columns: Mapping[str, int]) -> dict[str, _Word]:
+    """Return what is known of every word that ``columns`` hold alone or as the left one of a pair, by name."""
+    next_to: dict[str, dict[str, int]] = {}
+    apart: dict[str, dict[str, int]] = {}
     for term, column in columns.items():
-        for separator, known in zip((_NEXT, _APART), pairs, strict=True):
+        for separator, pairs in ((_NEXT, next_to), (_APART, apart)):
             left, found, right = term.partition(separator)
             if found:
-                known.setdefault(left, {})[right] = column
-    return pairs
+                pairs.setdefault(left, {})[sys.intern(right)] = column
+    names = [sys.intern(name) for name in {*columns, *next_to, *apart} if not {_NEXT, _APART} & {*name}]
+    return {
+        name: _Word(name, columns.get(name), next_to.get(name, _NOTHING), apart.get(name, _NOTHING)) for name in names
+    }
 
 
-def _count(columns: Iterable[int | None]) -> Counter[int]:
-    """Count what is known, in the order in which it is met first."""
-    return Counter([column for column in columns if column is not None])
+def _integers(told: list[int]) -> Columns:
+    """Return int64[n], made the way that costs least."""
+    return np.frombuffer(array("q", told), np.int64) if told else _NONE
+
+
+def _sublinear(count: Columns, n_most: int) -> Floats:
+    """Return ``1 + ln count`` of counts up to ``n_most``, which are looked up unless a text is long beyond reason."""
+    if n_most < len(_SUBLINEAR):
+        return np.asarray(_SUBLINEAR.take(count))
+    return np.asarray(1.0 + np.log(count.astype(np.float64)))
 
 
 BLOCKS = ("w", "c", "a")

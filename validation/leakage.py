@@ -13,7 +13,7 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from features import instants
+from features import instants, scratch
 from features.decision_log import DecisionLog
 from features.definitions import FeatureDefinitions
 from features.known_at import KnownAt
@@ -76,9 +76,9 @@ class Screened:
         """Return the assigned candidates' rows of ``log``, so many of them as `judge` looks at by default."""
         drawn = _draw(log.n_decisions, DEFAULT_LIMITS)  # first: a copy of all vectors would be as large as the log
         rows = log.chosen[drawn]
-        numbers, categories = log.numbers[rows], [column.take(rows) for column in log.categories]
+        numbers, categories = scratch.take(log.numbers, rows), [column.take(rows) for column in log.categories]
         return cls(
-            decision_id=log.decision_id[drawn],
+            decision_id=scratch.take(log.decision_id, drawn),
             decided_at=log.decided_at[drawn],
             numbers=dict(zip(features.numbers, numbers.T, strict=True)),
             categories=dict(zip(features.categories, categories, strict=True)),

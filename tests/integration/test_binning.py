@@ -1,11 +1,13 @@
 """A matrix that is binned in pieces is, byte for byte, the one that LightGBM bins at once."""
 
+import tracemalloc
 from pathlib import Path
 
 import lightgbm
 import numpy as np
 import pytest
 
+from features import scratch
 from features.vector import CategoryColumn
 from models import binning
 from models.encoding import EncodedRows, Encoder
@@ -43,3 +45,21 @@ def test_pieces_are_binned_as_the_whole(
     whole.save_binary(tmp_path / "whole")
     binning.bin_rows(rows, names, ["shop"], parameters).save_binary(tmp_path / "pieces")
     assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_vectors_on_the_disk_are_binned_in_the_memory_of_the_sample_and_a_piece() -> None:
+    n_rows, n_numbers, n_sampled = 100_000, 20, 5_000
+    written, rng = scratch.Rows(n_numbers), np.random.default_rng(0)
+    for _ in range(10):
+        written.append(rng.normal(size=(n_rows // 10, n_numbers)))
+    shop = CategoryColumn(rng.integers(-1, 3, n_rows), SHOPS)
+    rows = Encoder({"shop": SHOPS}).over(written.table(), [shop], np.arange(n_rows))
+    parameters = {**PARAMETERS, "bin_construct_sample_cnt": n_sampled}
+    tracemalloc.start()  # of what numpy holds; LightGBM's own bins are a byte a cell
+    try:
+        binning.bin_rows(rows, [f"x{place}" for place in range(n_numbers)], ["shop"], parameters)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    sample, piece = 12 * n_sampled * 21, 8 * scratch.ROWS_AT_ONCE * 21
+    assert most < sample + 3 * piece + 16 * n_rows < rows.numbers.nbytes / 2

@@ -1,5 +1,6 @@
 """The log read window by window is the log read at once."""
 
+import mmap
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,9 +16,12 @@ from features.decision_log import DecisionLog
 from features.records import Decision, Outcome
 from features.training_log import TrainingLog
 from features.warehouse import Warehouse
+from models import fit
+from models.fit import Subject
 
 Play = Callable[..., list[tuple[Decision, Outcome]]]
 N_DECISIONS = 700
+PLAIN = ("decided_at", "cluster", "offsets", "chosen", "propensity", "reward", "success", "latency_ms", "cost_usd")
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +134,42 @@ def test_a_long_log_gives_a_sample_of_whole_clusters(stored: tuple[Warehouse, Ou
     assert set(log.sample.decision_id) < set(log.training.decision_id)
     assert not set(log.sample.decision_id) & set(log.holdout.decision_id)
     assert (np.diff(log.sample.offsets) == 2).all()
+
+
+def test_vectors_and_names_lie_on_the_disk_and_little_else_is_kept(
+    stored: tuple[Warehouse, Outcome], tiny: Configuration
+) -> None:
+    log = read(stored, tiny)
+    for part in (log.training, log.sample, log.holdout):
+        assert part is not None
+        assert isinstance(part.numbers.base, mmap.mmap)
+        assert isinstance(part.decision_id.base, mmap.mmap)
+        told = [getattr(part, name) for name in PLAIN]
+        told += [column.codes for column in (*part.categories, part.destination)]
+        n_cells = part.n_decisions * len(PLAIN) + len(part.numbers) * (1 + len(part.categories))
+        assert all(array.base is None or array.base.nbytes == array.nbytes for array in told)  # no window is held
+        assert sum(array.nbytes for array in told) <= 8 * (n_cells + 1)
+
+
+def test_a_router_learns_the_same_bytes_from_the_disk_as_from_memory(
+    stored: tuple[Warehouse, Outcome], tiny: Configuration, tmp_path: Path
+) -> None:
+    orders = tiny.streams["orders"]
+    subject = Subject(
+        stream="orders",
+        feature_set=orders.features.version,
+        objective=orders.objective,
+        destinations=orders.destinations,
+        settings=msgspec.structs.replace(orders.training, contest_decisions=300, min_decisions=50, rounds=10),
+        trained={},
+    )
+    training = read(stored, tiny).training
+    for name, log in (("disk", training), ("memory", replace(training, numbers=np.array(training.numbers)))):
+        fit.learn(log, orders.features, tmp_path / name, subject)
+    files = sorted(path.name for path in (tmp_path / "disk").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "memory").iterdir())
+    for name in files:
+        assert (tmp_path / "disk" / name).read_bytes() == (tmp_path / "memory" / name).read_bytes()
 
 
 def test_an_empty_log_is_refused(tmp_path: Path, tiny: Configuration, stored: tuple[Warehouse, Outcome]) -> None:

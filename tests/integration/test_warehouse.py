@@ -390,6 +390,28 @@ def test_a_snapshot_answers_as_the_warehouse_does_while_that_is_being_written(
         assert history.decision(taken, played[3][0].decision_id) == played[3][0]
 
 
+def test_what_memory_was_spared_too_much_for_is_read_all_the_same(
+    store: Warehouse, tiny: Configuration, play: Play, tmp_path: Path
+) -> None:
+    played = play(tiny, 600)
+    _merge(store, tiny, [record for pair in played for record in pair])
+    taken = snapshot.write(store, tmp_path / "snapshots", now=NOW)
+    asked: dict[str, Any] = {
+        "stream": "orders",
+        "as_of": NOW,
+        "since": None,
+        "until": None,
+        "one_in": 1,
+        "window_us": 1,
+    }
+    expected = history.rewards(taken, "orders", objective=tiny.streams["orders"].objective, as_of=NOW)
+    for source in (taken, store):
+        with source.transaction() as session:
+            session.spare_memory("1MB")
+            found = session.query("rewards", columns=("decision_id", "numbers"), **asked)
+        assert found.equals(expected.select(found.column_names))
+
+
 def test_only_the_newest_snapshots_stay_and_half_written_ones_are_never_seen(store: Warehouse, tmp_path: Path) -> None:
     folder = tmp_path / "snapshots"
     assert snapshot.latest(folder) is None

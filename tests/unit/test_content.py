@@ -1,15 +1,18 @@
 """The content classifier as the shim holds it: cut, encode, score, abstain, refuse what does not fit."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from features.records import Event
@@ -187,14 +190,98 @@ def test_what_is_encoded_is_what_the_cut_says(words: list[str], span: int, grams
         np.testing.assert_allclose(dense, _dense_oracle(cut, vocabulary, text, None), atol=1e-6)
 
 
+def _encoded_plainly(cut: Cut, vocabulary: Vocabulary, text: str, facts: Attributes | None) -> tuple[list[int], bytes]:
+    """Columns and the bytes of their values, block by block and term by term: in this order floats are added up."""
+    column_of = {term: column for column, term in enumerate(vocabulary.terms)}
+    columns: list[int] = []
+    values = [np.empty(0)]
+    for block, terms in zip("wca", cut.blocks(text, facts), strict=True):
+        count = Counter(column_of[block + term] for term in terms if block + term in column_of)
+        if count:
+            columns += count
+            part = (1.0 + np.log(np.array([*count.values()], np.float64))) * np.array(vocabulary.weights)[[*count]]
+            n_blocks = len({term[0] for term in vocabulary.terms})
+            values.append(part * (1.0 / math.sqrt(n_blocks) / math.sqrt(part @ part)))
+    return columns, np.concatenate(values).astype(np.float32).tobytes()
+
+
+WORDS = (
+    "pay",
+    "the",
+    "bill",
+    "ab",
+    "a",
+    "book",
+    "table",
+    "now",
+    "unheard",
+    "pay~the",
+    "^",
+    "$",
+    "table!",
+    "x-y",
+    "the\u00a0bill",
+)
+
+
+@given(
+    words=st.lists(st.sampled_from((*WORDS, *TEXTS)), max_size=30),
+    span=st.integers(1, 5),
+    grams=st.sampled_from([(1, 1), (1, 3), (2, 4), (4, 4)]),
+    facts=st.sampled_from([None, *ATTRIBUTES, {"region": "mars"}]),
+    table=st.sampled_from([2, 4_096]),
+)
+@example(words=["pay my bill now"], span=4, grams=(2, 4), facts=None, table=4_096)
+def test_what_is_encoded_fast_has_the_bits_of_what_is_encoded_plainly(
+    words: list[str], span: int, grams: tuple[int, int], facts: Attributes | None, table: int
+) -> None:
+    cut = Cut(pair_span=span, min_gram=grams[0], max_gram=grams[1], number_edges=CUT.number_edges)
+    vocabulary = fit_vocabulary(cut, TEXTS, ATTRIBUTES, min_documents=1, max_terms=999)
+    encoder, text = Encoder(cut, vocabulary), " ".join(words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_terms, "_SUBLINEAR", text_terms._SUBLINEAR[:table])
+        for _ in range(2):
+            columns, values = encoder.encode(text, facts)
+            assert (columns.tolist(), values.tobytes()) == _encoded_plainly(cut, vocabulary, text, facts)
+
+
+@given(
+    words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=12), statistic=st.sampled_from(["margin", "evidence"])
+)
+def test_what_is_classified_fast_has_the_bits_of_what_is_classified_plainly(words: list[str], statistic: str) -> None:
+    linear, neural = parts()
+    scope = Scope(statistic=statistic, threshold=0.0, accuracy_loss_share=0.0, out_of_scope_recall=None)  # type: ignore[arg-type]
+    classifier = content.Classifier(card(scope=scope), VOCABULARY, linear, neural)
+    columns, values = Encoder(CUT, VOCABULARY).encode(" ".join(words))
+    if columns.size:
+        read = columns < len(neural.hidden_weights)
+        hidden = np.maximum(values[read] @ neural.hidden_weights[columns[read]] + neural.hidden_intercept, 0.0)
+        logits = np.zeros(3)
+        logits += 2.0 * (values @ linear.weights[columns] + linear.intercept)
+        logits += 0.5 * (hidden @ neural.output_weights + neural.output_intercept)
+        grown = np.exp(logits - logits.max())
+        said = classifier.classify(" ".join(words))
+        assert said.probabilities.tobytes() == (grown / grown.sum())[:2].tobytes()
+        assert said.scope_score == logits[:2].max() - (logits[2] if statistic == "margin" else 0.0)
+
+
+def test_threads_that_share_an_encoder_do_not_disturb_each_other() -> None:
+    encoder, texts = Encoder(CUT, VOCABULARY), [*TEXTS, "pay pay the the bill my my"] * 200
+    alone = [(columns.tolist(), values.tobytes()) for columns, values in map(encoder.encode, texts)]
+    with ThreadPoolExecutor(4) as threads:
+        found = [(columns.tolist(), values.tobytes()) for columns, values in threads.map(encoder.encode, texts)]
+    assert found == alone
+    assert 1 <= len(encoder._rooms) <= 4
+
+
 def test_the_words_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_terms, "_REMEMBERED_WORDS", 3)
     encoder = Encoder(CUT, VOCABULARY)
     before = [values.tolist() for _, values in map(encoder.encode, TEXTS)]
     assert before == [values.tolist() for _, values in map(encoder.encode, TEXTS)]
     encoder.encode("y" * 33)
-    assert 0 < len(encoder._grams) <= 3
-    assert "y" * 33 not in encoder._grams
+    assert 0 < len(encoder._remembered) <= 3
+    assert "y" * 33 not in encoder._remembered
 
 
 def test_every_block_weighs_alike() -> None:
