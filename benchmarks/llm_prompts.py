@@ -18,7 +18,7 @@ N_TENTHS_LEARNED = 6  # of a set without a test file: the other four tenths were
 _FACTS = ("subject", "task_name", "metric")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Prompts:
     """n prompts: the text, what is said beside it, and how well each of k models answered.
 

@@ -1,7 +1,7 @@
-"""Composes the product's classifier and router for prompts: class probabilities out of fold and the text's shape are what the router knows."""
+"""Composes the product's classifier and router for prompts: class probabilities out of fold, the text's components and its shape are what the router knows."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from features.definitions import FeatureDefinitions
 from features.objective import MS_PER_MINUTE, Objective
 from features.vector import CategoryColumn
 from models import content_training, fit
+from models.content import Classified
 from models.content_fit import Settings
 
 SUCCESS = Objective(success=1.0)
@@ -49,8 +50,8 @@ def read_content(
     """Train the classifier to tell ``labels`` from the texts, and return what it says of the training and the test prompts.
 
     Of the training prompts it speaks out of fold: a router that saw answers about texts the classifier had learned by
-    heart would trust it too much (stacked generalization; Wolpert, 1992). A class of one example counts as the most
-    frequent one: it could not be judged.
+    heart would trust it too much (stacked generalization; Wolpert, 1992). The texts' components read no label, and need no
+    folds. A class of one example counts as the most frequent one: it could not be judged.
     """
     names, counts = np.unique(labels, return_counts=True)
     told = np.where(np.isin(labels, names[counts == 1]), names[counts.argmax()], labels)
@@ -59,13 +60,18 @@ def read_content(
         classifier = content_training.train(
             train.texts, told.tolist(), Path(folder), settings=settings, seed=seed, on_judged=crossed.append
         )
-    unseen = np.array([classifier.classify(text).probabilities for text in test.texts])
-    return _content(crossed[0]), _content(unseen)
+    learned, unseen = ([classifier.classify(text) for text in each.texts] for each in (train, test))
+    return _content(crossed[0], learned), _content(np.array([said.probabilities for said in unseen]), unseen)
 
 
-def _content(probabilities: Floats) -> Known:
+def _content(probabilities: Floats, said: Sequence[Classified]) -> Known:
+    components = np.array([each.components for each in said])
     return Known(
-        numbers={f"probability_{number}": column for number, column in enumerate(probabilities.T)}, categories={}
+        numbers={
+            **{f"probability_{number}": column for number, column in enumerate(probabilities.T)},
+            **{f"component_{number}": column for number, column in enumerate(components.T, start=1)},
+        },
+        categories={},
     )
 
 

@@ -109,10 +109,12 @@ class Training(Part, frozen=True, kw_only=True):
     one more for every destination with ``min_own_outcomes``, ``blend`` the mean of both; ``shared`` is a forest whose
     trees serve all destinations and whose leaves are each one's own, for logs of a few thousand events. At most ``contest_decisions``
     of the log are used for that, in ``contest_folds`` folds; 0 takes the first form. ``latency_quantiles`` are predicted
-    beside the mean where outcomes carry latencies.
+    beside the mean where outcomes carry latencies. ``shared_min_events`` is about the least that a leaf of ``shared`` holds,
+    and its means are shrunk towards the destination's by ``shared_prior`` outcomes: the noisier single outcomes are, the more
+    of both (0/1 successes ask for 10 to 40 events).
 
-    ``n_boosters`` are fitted per head on different seeds and averaged. ``latency_offset`` names the number feature that
-    carries the latency a candidate promises, in minutes: the latency head then learns what comes on top of it.
+    ``n_boosters`` are fitted per head (of ``shared``, of each kind of tree) on different seeds and averaged.
+    ``latency_offset`` names the number feature that carries the latency a candidate promises, in minutes: the latency head then learns what comes on top of it.
     ``max_weight`` clips the inverse-propensity weights; at 1 every outcome weighs the same. ``holdout_share`` of the
     log's time, its latest part, is kept from the fit and judges the candidate. ``known_later`` lists what becomes known
     only after a decision (``event.x``): no feature may read it. ``leakage_allowed`` lists columns that may tell the
@@ -136,6 +138,8 @@ class Training(Part, frozen=True, kw_only=True):
     contest_decisions: Annotated[int, Meta(ge=0)] = 10_000
     contest_folds: Annotated[int, Meta(ge=2)] = 3
     min_own_outcomes: PositiveInt = 200
+    shared_min_events: Annotated[float, Meta(ge=1.0)] = 2.0
+    shared_prior: Annotated[float, Meta(gt=0.0)] = 0.1
     latency_quantiles: tuple[Annotated[float, Meta(gt=0.0, lt=1.0)], ...] = (0.5, 0.9)
     latency_offset: str | None = None
     seed: int = 0

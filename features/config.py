@@ -120,7 +120,8 @@ class Classifier(Part, frozen=True, kw_only=True):
     ``labels`` is a CSV, Parquet or JSON Lines file with the columns text, label and ``attributes`` (named as those of
     the events), beside the configuration unless absolute. Rows labelled ``out_of_scope`` are of no class. The last
     ``holdout_share`` of each class judges the classifier, which is not fitted on it. ``max_accuracy_loss_share`` of the
-    events in scope may be answered "out of scope" though their class was right.
+    events in scope may be answered "out of scope" though their class was right. ``components`` axes of the texts are kept
+    beside the classes: a router reads ``content.component_1`` and so on, what an event is about within its class.
     """
 
     labels: str
@@ -130,6 +131,7 @@ class Classifier(Part, frozen=True, kw_only=True):
     min_accuracy: Probability = 0.8
     min_out_of_scope_recall: Probability = 0.0
     max_accuracy_loss_share: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.005
+    components: Annotated[int, Meta(ge=0, le=1_000)] = 0
     seed: int = 0
     threads: PositiveInt = 2
 

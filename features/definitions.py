@@ -43,7 +43,9 @@ class FeatureDefinitions(Struct, frozen=True, kw_only=True, forbid_unknown_field
                 raise ValueError(f"numbers.{column}: time.{name} is not one of {', '.join(sorted(TIME))}")
             for name in sorted(_content_names(text)):
                 if not contents.is_number(name):
-                    rule = "confidence, in_scope or probability_ with a class in a-z, 0-9 and single _"
+                    rule = (
+                        "confidence, in_scope, component_ from 1 or probability_ with a class in a-z, 0-9 and single _"
+                    )
                     raise ValueError(f"numbers.{column}: content.{name} is not {rule}")
         for column, text in self.categories.items():
             space, _, name = text.partition(".")

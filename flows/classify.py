@@ -66,7 +66,9 @@ def fit_candidate(wired: Wiring, name: str, labelled: Labelled) -> ClassifierCan
             learned,
             folder,
             settings=content_training.Settings(
-                max_accuracy_loss_share=configured.max_accuracy_loss_share, n_threads=configured.threads
+                max_accuracy_loss_share=configured.max_accuracy_loss_share,
+                n_components=configured.components,
+                n_threads=configured.threads,
             ),
             seed=configured.seed,
             trained={"classifier": name},
@@ -81,7 +83,7 @@ def fit_candidate(wired: Wiring, name: str, labelled: Labelled) -> ClassifierCan
 
 def judge_candidate(wired: Wiring, name: str, candidate: ClassifierCandidate) -> OfflineVerdict:
     """Return the gate's verdict; a classifier that lacks a class which a stream's features read fails."""
-    reasons = pinning.unserved(wired, name, candidate.classifier.classes)
+    reasons = pinning.unserved(wired, name, candidate.classifier.card)
     return gate.judge_classifier(candidate.evaluation, _configured(wired, name), reasons)
 
 

@@ -33,17 +33,17 @@ def misfits(wired: Wiring, approval: Approval, folder: Path) -> tuple[str, ...]:
         return (f"it was fitted on the answers of {found}, released for the stream is {released}",)
     if kind == content.KIND:
         try:
-            return unserved(wired, name, content.read_card(folder).classes)
+            return unserved(wired, name, content.read_card(folder))
         except ContractMismatchError as error:
             return (str(error),)
     return ()
 
 
-def unserved(wired: Wiring, name: str, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what the features of the streams that ``name`` reads for ask of it, and ``classes`` do not give."""
+def unserved(wired: Wiring, name: str, card: content.Card) -> tuple[str, ...]:
+    """Return what the features of the streams that ``name`` reads for ask of it, and a classifier of ``card`` does not give."""
     return tuple(
         f"streams.{stream}: {reason}"
         for stream, configured in wired.configuration.streams.items()
         if configured.content == name
-        for reason in contents.strangers(configured.features.content_names, classes)
+        for reason in contents.strangers(configured.features.content_names, card.classes, card.n_components or 0)
     )

@@ -48,7 +48,7 @@ class Trainer:
         return lightgbm.train(chosen, data, num_boost_round=rounds)
 
     def fit_projections(
-        self, labels: Iterable[Floats], weight: Floats, rows: Integers, chosen: Mapping[str, Any]
+        self, labels: Iterable[Floats], weight: Floats, rows: Integers, chosen: Mapping[str, Any], *, seed: int
     ) -> lightgbm.Booster:
         """Return a booster with a tree for each of ``labels`` (float64[n]), none of which knows of the others.
 
@@ -56,7 +56,7 @@ class Trainer:
         the trees before it say is not subtracted.
         """
         data = self._data.subset(rows.tolist()).construct()
-        seeds = dict.fromkeys(("bagging_seed", "feature_fraction_seed", "extra_seed"), self.settings.seed)
+        seeds = dict.fromkeys(("bagging_seed", "feature_fraction_seed", "extra_seed"), seed)
         threads = 1 if len(rows) < N_SHARED_ROWS else self.settings.threads
         fixed = {"objective": "none", "learning_rate": 1.0, "deterministic": True, "num_threads": threads}
         booster = lightgbm.Booster({**_bin_parameters(self.settings), **fixed, **seeds, **chosen}, data)

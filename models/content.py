@@ -9,13 +9,14 @@ from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from numpy.typing import NDArray
 
 from features import content as contents
 from features.content import Content
 from features.records import Event
 from models.card import CARD_FILE, ContractMismatchError
+from models.components import Components
 from models.logits import Linear, Neural
 from models.router import GOLDEN_FILE, ProbeError
 from models.text_terms import BLOCKS, Attribute, Attributes, Columns, Cut, Encoder, Floats32, Vocabulary
@@ -55,7 +56,8 @@ class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Logits are ``linear_scale * linear + neural_scale * neural``; a scale of None means that this part is not there.
     ``out_of_scope_column`` says that a last column, after ``classes``, was learned from examples out of scope.
-    ``attributes`` are those of an event that are read beside its text.
+    ``attributes`` are those of an event that are read beside its text. ``n_components`` is not written where there are
+    none, so that a shim which knows of none reads the card.
     """
 
     classes: Annotated[tuple[str, ...], Meta(min_length=2)]
@@ -68,6 +70,7 @@ class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scope: Scope
     trained: dict[str, str | float | int]
     attributes: tuple[str, ...] = ()
+    n_components: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
     schema: Annotated[int, Meta(ge=1, le=1)] = 1
     kind: Literal["classifier"] = "classifier"
 
@@ -83,7 +86,7 @@ class Classified(Struct, frozen=True, eq=False):
     ``label`` is None for out of scope. ``confidence`` is the probability that the answer is right: the label's own, or
     for out of scope one minus the best class's. ``probabilities`` float64[n_classes] in the card's order add up to
     one, less what out of scope takes; ``scope_score`` is what the card's threshold was compared with (-inf if the
-    event holds nothing known).
+    event holds nothing known). ``components`` are empty where the card has none, zeros where nothing is known.
     """
 
     label: str | None
@@ -91,27 +94,38 @@ class Classified(Struct, frozen=True, eq=False):
     best_label: str
     probabilities: Floats
     scope_score: float
+    components: tuple[float, ...] = ()
 
 
-class GoldenEvent(Struct, frozen=True, kw_only=True):
+class GoldenEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An event and what the classifier said of it when it was made."""
 
     text: str
     attributes: dict[str, Attribute]
     label: str | None
     confidence: float
+    components: tuple[float, ...] = ()
 
 
 class Classifier:
     """A loaded classifier; safe to share between threads."""
 
-    def __init__(self, card: Card, vocabulary: Vocabulary, linear: Linear | None, neural: Neural | None) -> None:
-        """Take a card, its vocabulary, and the parts that the card gives a scale."""
+    def __init__(
+        self,
+        card: Card,
+        vocabulary: Vocabulary,
+        linear: Linear | None,
+        neural: Neural | None,
+        components: Components | None = None,
+    ) -> None:
+        """Take a card, its vocabulary, the parts that the card gives a scale, and the components if it has any."""
         self.card = card
         self._encoder = Encoder(card.cut, vocabulary)
         self._linear = linear
         self._neural = neural
+        self._components = components
         self.classes = card.classes
+        self.n_components = card.n_components or 0
         self._columns = contents.columns_of(card.classes)
 
     def read(self, event: Event) -> Content | None:
@@ -120,7 +134,11 @@ class Classifier:
             return None
         said = self.classify(event.text, {name: event.attributes.get(name) for name in self.card.attributes})
         return Content(
-            label=said.label, confidence=said.confidence, probabilities=said.probabilities, columns=self._columns
+            label=said.label,
+            confidence=said.confidence,
+            probabilities=said.probabilities,
+            columns=self._columns,
+            components=said.components,
         )
 
     def classify(self, text: str, attributes: Attributes | None = None) -> Classified:
@@ -133,16 +151,18 @@ class Classifier:
         """
         columns, values = self._encoder.encode(text, attributes)
         if not columns.size:
-            return Classified(None, 1.0, self.card.classes[0], np.zeros(len(self.card.classes)), -np.inf)
+            nowhere = (0.0,) * self.n_components
+            return Classified(None, 1.0, self.card.classes[0], np.zeros(len(self.card.classes)), -np.inf, nowhere)
         logits = self._logits(columns, values)
         n_classes = len(self.card.classes)
         probabilities = _softmax(logits)[:n_classes]
         best = int(probabilities.argmax())
         label, probability = self.card.classes[best], float(probabilities[best])
         score = self._scope_score(logits, probability)
+        placed = () if self._components is None else tuple(self._components.place(columns, values).tolist())
         if score < self.card.scope.threshold:
-            return Classified(None, 1.0 - probability, label, probabilities, score)
-        return Classified(label, probability, label, probabilities, score)
+            return Classified(None, 1.0 - probability, label, probabilities, score, placed)
+        return Classified(label, probability, label, probabilities, score, placed)
 
     def _scope_score(self, logits: Floats, probability: float) -> float:
         """Return `scope_scores` of one row."""
@@ -173,10 +193,17 @@ def scope_scores(statistic: Statistic, logits: Floats, probabilities: Floats, n_
     return best - logits[:, n_classes] if statistic == "margin" else best
 
 
-def save(folder: Path, card: Card, vocabulary: Vocabulary, linear: Linear | None, neural: Neural | None) -> None:
+def save(
+    folder: Path,
+    card: Card,
+    vocabulary: Vocabulary,
+    linear: Linear | None,
+    neural: Neural | None,
+    components: Components | None = None,
+) -> None:
     """Write a classifier's files, the same bytes for the same parts."""
     folder.mkdir(parents=True, exist_ok=True)
-    for part in (linear, neural):
+    for part in (linear, neural, components):
         if part is not None:
             part.save(folder)
     (folder / VOCABULARY_FILE).write_bytes(msgspec.json.encode(vocabulary))
@@ -214,7 +241,8 @@ def load(folder: Path) -> Classifier:
     n_terms = len(vocabulary.terms)
     linear = None if card.linear_scale is None else Linear.load(folder, n_terms, card.n_columns)
     neural = None if card.neural_scale is None else Neural.load(folder, n_terms, card.n_columns)
-    return Classifier(card, vocabulary, linear, neural)
+    components = Components.load(folder, n_terms, card.n_components) if card.n_components else None
+    return Classifier(card, vocabulary, linear, neural, components)
 
 
 def _check(card: Card, vocabulary: Vocabulary) -> None:
@@ -240,7 +268,13 @@ def save_golden(
     for text, facts in zip(texts, attributes, strict=True):
         said = loaded.classify(text, facts)
         golden.append(
-            GoldenEvent(text=text, attributes=dict(facts or {}), label=said.label, confidence=said.confidence)
+            GoldenEvent(
+                text=text,
+                attributes=dict(facts or {}),
+                label=said.label,
+                confidence=said.confidence,
+                components=said.components,
+            )
         )
     (folder / GOLDEN_FILE).write_bytes(msgspec.json.encode(golden))
 
@@ -261,4 +295,9 @@ def probe(folder: Path) -> None:
             raise ProbeError(
                 f"golden event {row} should be {event.label!r} ({event.confidence}), "
                 f"the classifier says {said.label!r} ({said.confidence})"
+            )
+        n_said, n_known = len(said.components), len(event.components)
+        if n_said != n_known or not np.allclose(said.components, event.components, rtol=0.0, atol=_GOLDEN_TOLERANCE):
+            raise ProbeError(
+                f"golden event {row} should lie at {event.components}, the classifier says {said.components}"
             )

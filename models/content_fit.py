@@ -7,9 +7,11 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+from sklearn.decomposition import TruncatedSVD
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import LinearSVC
 
+from models.components import Components
 from models.logits import ON_DISK, Linear, Neural
 from models.text_terms import Attributes, Encoder, Floats32
 
@@ -28,7 +30,7 @@ class Settings:
     neural part is sized to train in seconds, larger ones gained little beside the linear part.
 
     ``max_accuracy_loss_share`` is the share of all in-scope events that the scope threshold may take from the right
-    answers; ``max_terms`` holds per block of terms. More than ``n_threads`` fits never run at once.
+    answers; ``max_terms`` holds per block of terms; ``n_components`` are kept of the texts, none if 0. More than ``n_threads`` fits never run at once.
     """
 
     max_characters: int = 2_000
@@ -50,6 +52,7 @@ class Settings:
     n_folds: int = 4
     n_threads: int = 2
     max_accuracy_loss_share: float = 0.005
+    n_components: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what no training could honour, naming the setting."""
@@ -67,6 +70,7 @@ class Parts:
 
     linear: Linear
     neural: Neural
+    components: Components | None = None
 
 
 def sparse_rows(encoder: Encoder, texts: Sequence[str], attributes: Sequence[Attributes | None]) -> csr_matrix:
@@ -114,6 +118,12 @@ def fit_neural(rows: csr_matrix, codes: Codes, settings: Settings, seed: int) ->
         _both_classes(output).astype(np.float32),
         _both_classes(output_intercept[None])[0].astype(np.float32),
     )
+
+
+def fit_components(rows: csr_matrix, n_components: int, seed: int) -> Components:
+    """Find the axes of ``rows`` by randomized range finding (Halko, Martinsson and Tropp, 2011), rounded to half precision."""
+    found = TruncatedSVD(n_components, random_state=seed).fit(rows)
+    return Components(np.ascontiguousarray(_rounded(found.components_.T)))
 
 
 def _rounded(weights: NDArray[np.floating]) -> Floats32:

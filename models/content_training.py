@@ -6,14 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import sklearn
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it publishes no types
 
 from features import content as contents
 from features.labels import Labelled
 from models import content, content_fit
+from models.components import Components
 from models.content_fit import Parts, Settings
 from models.content_judging import Judged, judge
 from models.text_terms import Attributes, Cut, Encoder, Vocabulary, fit_vocabulary, number_edges
@@ -79,7 +82,8 @@ def train(
     Raises
     ------
     TrainingRefusedError
-        If there are no texts or one class, a text or label is none, or a class has too few examples.
+        If there are no texts or one class, a text or label is none, a class has too few examples, or there are fewer
+        texts or terms than components asked for.
     """
     outside = _Outside(list(out_of_scope or ()), out_of_scope_attributes)
     examples = _examples(texts, labels, attributes, outside, settings)
@@ -93,12 +97,13 @@ def train(
     with threadpool_limits(1):  # the order of a sum, and so its last bits, depends on the number of threads
         judged = _judge(examples, cut, settings, seed, on_step)
         on_judged(judged.probabilities[: len(texts), : len(examples.classes)])
-        vocabulary, parts = _fit(examples, cut, settings, seed)
+        vocabulary, parts = _fit(examples, cut, settings, seed, n_components=settings.n_components)
     on_step(settings.n_folds + 1, settings.n_folds + 1)
     origin = {**(trained or {}), "n_examples": len(labels), "n_out_of_scope": len(out_of_scope or ()), "seed": seed}
-    return _write(
-        folder, _card(examples, cut, judged, origin, with_column=bool(out_of_scope)), vocabulary, parts, examples
-    )
+    card = _card(examples, cut, judged, origin, with_column=bool(out_of_scope))
+    if settings.n_components:
+        card = msgspec.structs.replace(card, n_components=settings.n_components)
+    return _write(folder, card, vocabulary, parts, examples)
 
 
 def train_labelled(
@@ -193,7 +198,9 @@ def _folds(codes: Codes, n_folds: int) -> Codes:
     return fold
 
 
-def _fit(examples: _Examples, cut: Cut, settings: Settings, seed: int) -> tuple[Vocabulary, Parts]:
+def _fit(
+    examples: _Examples, cut: Cut, settings: Settings, seed: int, *, n_components: int = 0
+) -> tuple[Vocabulary, Parts]:
     vocabulary = fit_vocabulary(
         cut, examples.texts, examples.attributes, min_documents=settings.min_documents, max_terms=settings.max_terms
     )
@@ -201,7 +208,16 @@ def _fit(examples: _Examples, cut: Cut, settings: Settings, seed: int) -> tuple[
         raise TrainingRefusedError(f"texts: no term is found in {settings.min_documents} texts, nothing to learn from")
     rows = content_fit.sparse_rows(Encoder(cut, vocabulary), examples.texts, examples.attributes)
     linear = content_fit.fit_linear(rows, examples.codes, settings, seed)
-    return vocabulary, Parts(linear, content_fit.fit_neural(rows, examples.codes, settings, seed))
+    neural = content_fit.fit_neural(rows, examples.codes, settings, seed)
+    return vocabulary, Parts(linear, neural, _components(rows, n_components, seed))
+
+
+def _components(rows: csr_matrix, n_components: int, seed: int) -> Components | None:
+    if n_components > min(rows.shape):
+        raise TrainingRefusedError(
+            f"components: {n_components} are more than {rows.shape[0]} texts with {rows.shape[1]} terms have"
+        )
+    return content_fit.fit_components(rows, n_components, seed) if n_components else None
 
 
 def _card(
@@ -226,7 +242,7 @@ def _write(
 ) -> content.Classifier:
     linear = None if card.linear_scale is None else parts.linear
     neural = None if card.neural_scale is None else parts.neural
-    content.save(folder, card, vocabulary, linear, neural)
+    content.save(folder, card, vocabulary, linear, neural, parts.components)
     loaded = content.load(folder)
     golden = examples.take(_golden_rows(examples.texts))
     content.save_golden(folder, loaded, golden.texts, golden.attributes)

@@ -10,13 +10,14 @@ and may split on anything but the destination; a leaf then holds, per destinatio
     (sum of y + prior * mean y of the destination) / (n + prior)
 
 The mean over trees is an average over neighbours, the neighbourhood learned from all destinations: much less variance than
-boosting on a thousand events, and no more than the forest knows on a hundred thousand. Each destination's forest is written
-as LightGBM text of its own, so that nothing is new where it is served. Misleads where destinations have nothing in common.
+boosting on a thousand events, and no more than the forest knows on a hundred thousand. How many events a leaf holds at least, and the prior, are settings:
+``shared_min_events``, ``shared_prior``. Each destination's forest is written as LightGBM text of its own, so that nothing is new where it is served. Misleads where destinations have nothing in common.
 Sources: Breiman, "Random forests", 2001; Geurts, Ernst and Wehenkel, "Extremely randomized trees", 2006; Joly, Geurts and
 Wehenkel, "Random forests with random projections of the output space", 2014.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import lightgbm
@@ -30,8 +31,6 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 N_TREES = 60  # of each kind
-PRIOR_ROWS = 0.1  # of the destination's mean in every leaf: an empty leaf says the mean
-MIN_EVENTS = 2.0  # in a leaf, about: its rows are those of all destinations
 # Found by cross-validation on four sets of a thousand instances each. Half of the trees split where it is best, half
 # almost anywhere: what the two get wrong differs, and the choice is better by the mean than by either.
 PARAMETERS: Mapping[str, Any] = {
@@ -54,7 +53,7 @@ def grow(
     trainer: Trainer,
     destination_column: int,
 ) -> dict[int, Fitted]:
-    """Return, by destination code, the forest that predicts ``target`` (float64[n]) there: a booster of each kind, to be averaged.
+    """Return, by destination code, the forest that predicts ``target`` (float64[n]) there: ``n_boosters`` of each kind, to be averaged.
 
     ``rows_of`` gives the rows of ``matrix`` at each destination: those that are learned from.
     ``destination_column`` is the one that no tree may split on.
@@ -65,17 +64,19 @@ def grow(
     for code, own in rows_of.items():
         centred[own] = target[own] - means[code]
     contributions = [float(column != destination_column) for column in range(matrix.n_features)]
-    least = max(1, round(MIN_EVENTS * len(rows_of)))
+    least = max(1, round(trainer.settings.shared_min_events * len(rows_of)))
     forests: dict[int, list[lightgbm.Booster]] = {code: [] for code in rows_of}
-    for kind in KINDS:
+    for number, kind in product(range(trainer.settings.n_boosters), KINDS):
+        seed = trainer.settings.seed + number
         parameters = {**PARAMETERS, **kind, "min_data_in_leaf": least, "feature_contri": contributions}
-        labels = _projections(centred, rows_of, trainer.settings.seed)
-        forest = trainer.fit_projections(labels, weight, rows, parameters)
+        labels = _projections(centred, rows_of, seed)
+        forest = trainer.fit_projections(labels, weight, rows, parameters, seed=seed)
         text = forest.model_to_string()
         n_leaves = [int(line.partition("=")[2]) for line in text.splitlines() if line.startswith("num_leaves=")]
         for code, own in rows_of.items():
             leaf = np.asarray(forest.predict(matrix.take(own), pred_leaf=True), np.int64).reshape(len(own), -1)
-            forests[code].append(_with_leaves(text, n_leaves, leaf, target[own], weight[own], means[code]))
+            shrunk = _leaf_means(n_leaves, leaf, target[own], weight[own], means[code], trainer.settings.shared_prior)
+            forests[code].append(_with_leaves(text, shrunk))
     return dict(forests)
 
 
@@ -89,17 +90,21 @@ def _projections(centred: Floats, rows_of: Mapping[int, Integers], seed: int) ->
         yield label
 
 
-def _with_leaves(
-    text: str, n_leaves: Sequence[int], leaf: Integers, target: Floats, weight: Floats, mean: float
-) -> lightgbm.Booster:
-    """Return a copy of the forest whose leaves hold the shrunken means of ``target`` (float64[n]), over the number of trees.
-
-    ``leaf`` int64[n, n_trees] is where the rows fall. A booster adds its trees up, so their sum is the mean.
-    """
-    copy = lightgbm.Booster(model_str=text)
+def _leaf_means(
+    n_leaves: Sequence[int], leaf: Integers, target: Floats, weight: Floats, mean: float, prior: float
+) -> Iterator[Floats]:
+    """Yield the shrunken means of ``target`` (float64[n]) in the leaves of each tree; ``leaf`` int64[n, n_trees] is where the rows fall."""
     for tree, size in enumerate(n_leaves):
         total = np.bincount(leaf[:, tree], weights=weight * target, minlength=size)
         n_rows = np.bincount(leaf[:, tree], weights=weight, minlength=size)
-        for number, value in enumerate(((total + PRIOR_ROWS * mean) / (n_rows + PRIOR_ROWS) / len(n_leaves)).tolist()):
+        yield (total + prior * mean) / (n_rows + prior)
+
+
+def _with_leaves(text: str, means: Iterable[Floats]) -> lightgbm.Booster:
+    """Return a copy of the forest whose leaves hold ``means``, over the number of trees: a booster adds its trees up."""
+    copy = lightgbm.Booster(model_str=text)
+    n_trees = copy.num_trees()
+    for tree, values in enumerate(means):
+        for number, value in enumerate((values / n_trees).tolist()):
             copy.set_leaf_output(tree, number, value)
     return copy

@@ -93,7 +93,7 @@ class Shelf:
     def classifier(self, digest: str, plan: StreamPlan) -> Classifier:
         """Return the classifier of ``digest``, which has every class that the stream's features read; raises as `router` does."""
         held = self._classifiers.get(digest) or self._load_classifier(digest)
-        if reasons := contents.strangers(plan.features.content_names, held.reader.classes):
+        if reasons := contents.strangers(plan.features.content_names, held.reader.classes, held.reader.n_components):
             raise RejectedError(f"{digest[:12]}: contract mismatch: {'; '.join(reasons)}")
         return held
 

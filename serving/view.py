@@ -38,6 +38,10 @@ class Reader(Protocol):
     def classes(self) -> tuple[str, ...]:
         """What it tells apart."""
 
+    @property
+    def n_components(self) -> int:
+        """How many components of a text it gives beside its class."""
+
     def read(self, event: Event) -> Content | None:
         """Return what the event's text says, None where it has none."""
 

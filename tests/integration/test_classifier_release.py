@@ -49,6 +49,7 @@ labels = "labels.csv"
 out_of_scope = "oos"
 attributes = ["shop"]
 holdout_share = 0.25
+components = 4
 threads = 1
 
 [streams.requests]
@@ -70,6 +71,7 @@ static_epsilon = 0.5
 sure = "content.confidence"
 in_scope = "content.in_scope"
 refund = "content.probability_refund"
+axis = "content.component_4"
 
 [streams.requests.features.categories]
 destination = "destination.name"

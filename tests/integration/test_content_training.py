@@ -128,6 +128,33 @@ def test_both_parts_agree_with_scikit_learns_own_scores(n_classes: int) -> None:
     np.testing.assert_allclose(logits.tolist(), content_fit.neural_logits(neural, rows), atol=1e-5)
 
 
+def test_components_span_what_the_texts_differ_by_most(tmp_path: Path) -> None:
+    texts, labels = examples()
+    classifier = train(texts, labels, tmp_path, settings=replace(SETTINGS, n_components=5), seed=0)
+    cut = classifier.card.cut
+    encoder = Encoder(cut, fit_vocabulary(cut, texts, [None] * len(texts), min_documents=2, max_terms=20_000))
+    rows = content_fit.sparse_rows(encoder, texts, [None] * len(texts)).toarray().astype(float)
+    axes = np.linalg.svd(rows)[2][:5]
+    placed = np.array([classifier.classify(text).components for text in texts])
+    np.testing.assert_allclose(np.abs((rows @ axes.T)[:, 0]), np.abs(placed[:, 0]), atol=2e-3)
+    # Later axes may be turned among those of about their length; what they span together may not.
+    np.testing.assert_allclose(placed @ placed.T, rows @ axes.T @ axes @ rows.T, atol=0.03)
+    content.probe(tmp_path)
+
+
+def test_components_change_nothing_else_of_a_classifier(tmp_path: Path) -> None:
+    texts, labels = examples()
+    for name, n_components in (("with", 5), ("again", 5), ("without", 0)):
+        settings = replace(SETTINGS, n_components=n_components)
+        train(texts, labels, tmp_path / name, settings=settings, seed=3)
+    assert digests(tmp_path / "with") == digests(tmp_path / "again")
+    with_, without = digests(tmp_path / "with"), digests(tmp_path / "without")
+    assert with_.keys() - without.keys() == {"components.json"}
+    assert {name for name in without if with_[name] != without[name]} == {"card.json", "golden.json"}
+    with pytest.raises(TrainingRefusedError, match="components: 121 are more than 120 texts with"):
+        train(texts, labels, tmp_path / "many", settings=replace(SETTINGS, n_components=121), seed=3)
+
+
 def test_attributes_are_learned_where_the_text_says_nothing(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     amounts = rng.uniform(0, 100, 200)

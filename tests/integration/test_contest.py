@@ -114,6 +114,37 @@ def test_trees_that_destinations_share_learn_more_from_few_events(tmp_path: Path
     assert earned > 0.74  # a choice blind to the event earns .5, the best .86
 
 
+@pytest.mark.parametrize(("least", "prior"), [(2.0, 0.1), (40.0, 0.1), (2.0, 1e9)])
+def test_leaves_of_shared_trees_hold_as_many_events_and_shrink_as_far_as_asked(
+    tmp_path: Path, least: float, prior: float
+) -> None:
+    log = log_of(300, probes=True)
+    settings = msgspec.structs.replace(
+        SETTINGS,
+        forms=("shared",),
+        contest_decisions=0,
+        min_own_outcomes=50,
+        shared_min_events=least,
+        shared_prior=prior,
+        n_boosters=2,
+    )
+    made = fit.learn(log, FEATURES, tmp_path, subject(settings))
+    files = made.card.heads["success_probability"].own[SHOPS[0]]
+    first, _, second, _ = ((tmp_path / file).read_text() for file in files)  # a kind of tree and the other, twice
+    assert first != second
+    counts = [
+        int(count)
+        for file in files
+        for line in (tmp_path / file).read_text().splitlines()
+        if line.startswith("leaf_count=")
+        for count in line.partition("=")[2].split()
+    ]
+    assert 1.0 <= min(counts) / (least * len(SHOPS)) < 1.5
+    said = made.score_log(log.numbers, log.categories).heads["success_probability"].reshape(-1, len(SHOPS))
+    spread = said.max(axis=0) - said.min(axis=0)
+    assert (spread < 1e-3).all() if prior > 1 else (spread > 0.3).all()
+
+
 def test_the_value_of_a_form_holds_the_truth() -> None:
     """The oracle earns E[max], about .86 here; a router close to it must not be said to earn more."""
     choice = contest.hold(log_of(3_000), FEATURES, SUCCESS, SETTINGS)

@@ -53,7 +53,7 @@ def write_nine(folder: Path, name: str, n: int = 500, seed: int = 0) -> None:
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm_routing, "N_GOLD", 150)
-    monkeypatch.setattr(llm_routing, "CONTENT", Settings(n_epochs=4, n_hidden=8, n_threads=1))
+    monkeypatch.setattr(llm_routing, "CONTENT", Settings(n_epochs=4, n_hidden=8, n_components=4, n_threads=1))
     for name, form in (("ROUTER", "own"), ("ROUTER_OF_MANY", "pooled")):
         settings = Training(min_decisions=50, rounds=40, leaves=6, min_leaf=10, latency_quantiles=(), threads=1)
         monkeypatch.setattr(llm_routing, name, msgspec.structs.replace(settings, forms=(form,)))

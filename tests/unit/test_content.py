@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from features.records import Event
 from models import arrays, content, text_terms
 from models.card import ContractMismatchError
+from models.components import Components
 from models.content import Card, Contest, Scope
 from models.logits import Linear, Neural, softmax
 from models.releases import bundle
@@ -309,6 +310,56 @@ def test_the_golden_events_hold_for_the_bytes_they_were_made_of(folder: Path) ->
     _edit_array(folder, "linear", "weights", lambda weights: weights[:, ::-1])
     with pytest.raises(ProbeError, match="golden event 0 should be 'bill'"):
         content.probe(folder)
+
+
+def _save_with_components(folder: Path) -> Components:
+    weights = np.random.default_rng(1).normal(size=(len(VOCABULARY.terms), 3)).astype(np.float16).astype(np.float32)
+    components = Components(weights)
+    content.save(folder, card(n_components=3), VOCABULARY, *parts(), components)
+    content.save_golden(folder, content.load(folder), TEXTS, ATTRIBUTES)
+    return components
+
+
+def test_components_are_where_the_event_lies_on_the_axes(tmp_path: Path) -> None:
+    weights = _save_with_components(tmp_path).weights
+    columns, values = Encoder(CUT, VOCABULARY).encode("pay the bill", {"region": "eu"})
+    dense = np.zeros(len(VOCABULARY.terms))
+    dense[columns] = values
+    classifier = content.load(tmp_path)
+    said = classifier.classify("pay the bill", {"region": "eu"})
+    np.testing.assert_allclose(said.components, dense @ weights, atol=1e-6)
+    assert classifier.classify("ξψω").components == (0.0, 0.0, 0.0)
+    read = classifier.read(event("pay the bill"))
+    assert read is not None
+    assert read.number("component_2") == classifier.classify("pay the bill").components[1]
+    assert classifier.n_components == 3
+
+
+def test_a_classifier_without_components_is_written_as_before(folder: Path) -> None:
+    assert "n_components" not in json.loads((folder / "card.json").read_text())
+    assert "components" not in json.loads((folder / "golden.json").read_text())[0]
+    assert not (folder / "components.json").exists()
+    classifier = content.load(folder)
+    assert classifier.n_components == 0
+    assert classifier.classify("pay the bill").components == classifier.classify("ξψω").components == ()
+
+
+def test_components_that_do_not_fit_or_lie_elsewhere_are_refused(tmp_path: Path) -> None:
+    _save_with_components(tmp_path)
+    content.probe(tmp_path)
+    _edit_array(tmp_path, "components", "weights", lambda weights: weights[:, ::-1])
+    with pytest.raises(ProbeError, match="golden event 0 should lie at"):
+        content.probe(tmp_path)
+    _edit_card(tmp_path, n_components=2)
+    with pytest.raises(ContractMismatchError, match=r"components\.json: weights has the shape"):
+        content.load(tmp_path)
+    _edit_card(tmp_path, n_components=0)
+    with pytest.raises(ContractMismatchError, match="n_components"):
+        content.load(tmp_path)
+    (tmp_path / "components.json").unlink()
+    _edit_card(tmp_path, n_components=3)
+    with pytest.raises(ContractMismatchError, match=r"components\.json cannot be read"):
+        content.load(tmp_path)
 
 
 def _edit_card(folder: Path, **changes: object) -> None:

@@ -26,18 +26,21 @@ NUMBERS = {
     "refund": "content.probability_refund",
     "computed": "content.probability_refund * 2",
     "unsure": "missing(content.confidence)",
+    "second": "content.component_2",
+    "third": "content.component_3",
 }
 DEFINITIONS = FeatureDefinitions(numbers=NUMBERS, categories={"about": "content.class", "to": "destination.name"})
 
 
 def said(label: str | None = "refund") -> Content:
     probabilities = np.array([0.1, 0.7, 0.0, 0.1])
-    return Content(label=label, confidence=0.7, probabilities=probabilities, columns=contents.columns_of(CLASSES))
+    columns = contents.columns_of(CLASSES)
+    return Content(label=label, confidence=0.7, probabilities=probabilities, columns=columns, components=(0.25, -0.5))
 
 
 def test_every_candidate_reads_what_the_text_says() -> None:
     vectors = FeatureSet(DEFINITIONS, {}).vectors(EVENT, CANDIDATES, AT, said())
-    np.testing.assert_array_equal(vectors.numbers, [[0.7, 1.0, 0.7, 1.4, 0.0]] * 2)
+    np.testing.assert_array_equal(vectors.numbers, [[0.7, 1.0, 0.7, 1.4, 0.0, -0.5, np.nan]] * 2)
     assert vectors.categories == (("refund", "a"), ("refund", "b"))
 
 
@@ -49,7 +52,7 @@ def test_out_of_scope_is_a_value_of_its_own() -> None:
 
 def test_without_a_classifier_or_a_text_everything_of_it_is_missing() -> None:
     vectors = FeatureSet(DEFINITIONS, {}).vectors(EVENT, CANDIDATES, AT)
-    np.testing.assert_array_equal(vectors.numbers, [[np.nan] * 4 + [1.0]] * 2)
+    np.testing.assert_array_equal(vectors.numbers, [[np.nan] * 4 + [1.0] + [np.nan] * 2] * 2)
     assert vectors.categories == ((None, "a"), (None, "b"))
 
 
@@ -62,6 +65,14 @@ def test_a_class_that_shares_its_slug_or_has_none_cannot_be_read() -> None:
     )
 
 
+def test_a_component_that_the_classifier_does_not_have_is_said_to_be_missing() -> None:
+    assert contents.strangers({"component_1", "component_2"}, CLASSES, 2) == ()
+    assert contents.strangers({"component_3", "confidence"}, CLASSES, 2) == (
+        "content.component_3: the classifier has 2 components",
+    )
+    assert contents.strangers({"component_1"}, CLASSES) == ("content.component_1: the classifier has 0 components",)
+
+
 @given(st.text())
 def test_a_slug_is_part_of_a_name_whatever_the_label(label: str) -> None:
     slug = contents.slug(label)
@@ -72,10 +83,16 @@ def test_a_slug_is_part_of_a_name_whatever_the_label(label: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["confidense", "probability_", "probability_Refund", "probability__refund", "probability_réfund"]
+    "name",
+    [
+        *("confidense", "probability_", "probability_Refund", "probability__refund", "probability_réfund"),
+        *("component", "component_", "component_0", "component_01", "component_one", "component_٣"),
+    ],
 )
 def test_a_name_that_no_classifier_can_give_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"numbers\.x: content\.{name} is not confidence, in_scope or probability_"):
+    with pytest.raises(
+        ValueError, match=rf"numbers\.x: content\.{name} is not confidence, in_scope, component_ from 1 or probability_"
+    ):
         FeatureDefinitions(numbers={"x": f"content.{name} + 1"})
 
 

@@ -44,6 +44,7 @@ class FakeReader:
     """Gives every text the same class, or fails."""
 
     classes = ("bill", "table")
+    n_components = 0
 
     def __init__(self, label: str, confidence: float, error: Exception | None = None) -> None:
         self._said = Content(
