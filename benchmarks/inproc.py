@@ -51,7 +51,7 @@ _STATE = ["queue_depth", "in_flight", "latency_ms", "error_rate"]
 class NoRecorder(Recorder):
     """Takes every record for written."""
 
-    def flush(self, *, keep: bool = False) -> None:
+    def flush(self, *, keep: bool = False) -> None:  # noqa: ARG002 - the recorder's signature
         """Forget what is held."""
         self.held.cut(0)
 
