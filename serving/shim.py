@@ -1,22 +1,20 @@
 """The shim's work apart from any transport: decide and log, accept outcomes, remember, say how it is."""
 
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
-from msgspec import Struct
 
 from features import cloudevents
 from features.clock import Clock, SystemClock
 from features.cloudevents import DecisionRequest, TextTypeError, UnknownTypeError
 from features.records import Candidate, Decision, Event, Outcome, outcome_key
 from features.scope import FeatureTypeError
-from serving import answer, decider, identity
+from serving import answer, decider, identity, recall
 from serving.answer import Answer
 from serving.case import FeatureRangeError, NoEligibleDestinationError, Question
 from serving.debts import Debts
@@ -32,7 +30,6 @@ from serving.view import ReleaseView, StreamView
 
 _WARM_BYTES = 128 * 1024 * 1024  # of the spool's tail, read at the start in about a second
 _ENCODER = msgspec.json.Encoder()
-_DECISIONS = msgspec.json.Decoder(Decision)
 
 
 class Releases(Protocol):
@@ -55,21 +52,6 @@ class Copier(Protocol):
     @property
     def failure(self) -> str:
         """What keeps them from being one, "" when all is well."""
-
-
-class _Origin(Struct):
-    """The first part of a logged decision, which says which event it was for."""
-
-    decision_id: str
-    event_id: str
-    event_source: str
-    stream: str
-
-
-_ORIGINS = msgspec.json.Decoder(_Origin)
-# What follows the origin in a decision's JSON; no string holds it, whose quotes are escaped. Reading no further makes the
-# memory warm ten times faster.
-_AFTER_ORIGIN = b',"decided_at":'
 
 
 @dataclass(kw_only=True)
@@ -99,22 +81,12 @@ class Shim:
 
     def warm(self) -> None:
         """Remember the decisions at the end of the spool, so that a restart forgets none of them."""
-        self._remember_all(self.recorder.recent(_WARM_BYTES))
+        recall.remember_all(self.memory, self.recorder.recent(_WARM_BYTES))
 
     def catch_up(self) -> None:
         """Hear what the other workers of this shim have decided, and been told to do, in the meantime."""
-        self._remember_all(self.recorder.news())
+        recall.remember_all(self.memory, self.recorder.news())
         self.overrides.refresh()
-
-    def _remember_all(self, lines: Iterable[tuple[int, bytes]]) -> None:
-        for place, payload in lines:
-            head = payload.partition(_AFTER_ORIGIN)[0]
-            if len(head) == len(payload):
-                continue  # an outcome
-            with suppress(msgspec.MsgspecError):  # another writer's line is not ours to judge
-                origin = _ORIGINS.decode(head + b"}")
-                mark = identity.fingerprint(origin.stream, origin.event_source, origin.event_id)
-                self._remember(mark, origin.decision_id, place)
 
     def decide(self, requests: Sequence[DecisionRequest], at: datetime) -> list[Answer | Problem]:
         """Decide where the events go, as of ``at``; the decisions are logged, in one write, before they are returned.
@@ -207,16 +179,12 @@ class Shim:
             raise Problem(503, f"fallbacks cannot be logged: {error.strerror or error}") from None
         for decision, place in zip(news, places, strict=True):
             self.metrics.count_adopted(decision.stream)
-            self._remember_fallback(decision, place)
+            recall.remember_fallback(self.memory, self.recorder, decision, place)
         return len(news)
 
     def decision(self, decision_id: str) -> Decision | None:
         """Return a recent decision by its id, None for one that is not remembered."""
-        for mark in (identity.mark_of(decision_id), identity.fingerprint("id", decision_id)):
-            decision = None if mark is None else self._logged(mark)
-            if decision is not None and decision.decision_id == decision_id:
-                return decision
-        return None
+        return recall.find(self.memory, self.recorder, decision_id)
 
     def _decide_one(
         self, request: DecisionRequest, at: datetime, fresh: "dict[int, _Fresh]", started_ns: int
@@ -231,7 +199,7 @@ class Shim:
         mark = identity.fingerprint(event.stream, event.source, event.id)
         if mark in fresh:
             return fresh[mark]
-        earlier = self._logged(mark)
+        earlier = recall.logged(self.memory, self.recorder, mark)
         if earlier is not None and _still_stands(earlier, event, plan):
             self.metrics.count_repeated(event.stream)
             return _Repeated(earlier, plan.static_order(event))
@@ -278,7 +246,7 @@ class Shim:
         except OSError:
             return False
         for item, place in zip(fresh, places, strict=True):
-            self._remember(item.mark, item.decision.decision_id, place)
+            recall.remember(self.memory, item.mark, item.decision.decision_id, place)
             self.metrics.count_decision(item.decision)
         return True
 
@@ -299,26 +267,6 @@ class Shim:
             reason="not logged, the disk refuses",
         )
         return answer.of(decision, item.static_order, logged=False)
-
-    def _remember(self, mark: int, decision_id: str, place: int) -> None:
-        self.memory.remember(mark, place)
-        if not identity.tells(decision_id, mark):  # an id of the client's own making
-            self.memory.remember(identity.fingerprint("id", decision_id), place)
-
-    def _remember_fallback(self, decision: Decision, place: int) -> None:
-        mark = identity.fingerprint(decision.stream, decision.event_source, decision.event_id)
-        if self._logged(mark) is None:
-            self._remember(mark, decision.decision_id, place)
-        else:  # to be found by its id, and the event keeps the decision it had
-            self.memory.remember(identity.fingerprint("id", decision.decision_id), place)
-
-    def _logged(self, mark: int) -> Decision | None:
-        place = self.memory.place(mark)
-        payload = None if place is None else self.recorder.read(place)
-        try:
-            return _DECISIONS.decode(payload) if payload else None
-        except msgspec.MsgspecError:
-            return None
 
 
 @dataclass
