@@ -1,8 +1,6 @@
 """Follows the ledger: takes what is new, refuses what is older or broken, and keeps the last good release whatever happens."""
 
-import contextlib
 import logging
-import os
 import random
 import threading
 import time
@@ -23,7 +21,6 @@ from serving.view import Classifier, ForecastView, Model, ReleaseView, StreamVie
 MAX_FAULTS = 3  # a model that raises this often is condemned
 _RETRY_SECONDS = 30.0  # before what was rejected is tried again under the same head
 _LOGGER = logging.getLogger("turnout.shim")
-_NICENESS = 10  # of the thread that loads: who answers goes first, and may be alone on a core with it
 _JITTER_SHARE = 0.2  # so that many shims do not ask at once
 
 
@@ -133,8 +130,6 @@ class Follower:
         self._save()
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # where threads have no priority of their own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while not self._stopping:
             try:
                 self.poll()
