@@ -10,6 +10,7 @@ class FastPath:
     def reply(
         self,
         data: bytes,
+        start: int,
         heads: dict[bytes, int],
         head: bytes,
         at_us: int,
@@ -17,7 +18,7 @@ class FastPath:
         marks: Marks,
         held: HeldLines,
         /,
-    ) -> bytes | None: ...
+    ) -> tuple[bytes, int] | None: ...
     def set_live(self, place: int, rows: bytes, /) -> bool: ...
     def take_counts(self) -> tuple[list[tuple[tuple[str, str, str], int]], list[int], float]: ...
 

@@ -79,6 +79,7 @@ class Exchange:
         self._queue: deque[_Waiting] = deque()
         self._answered: list[_Waiting] = []  # waiting for the log
         self._told: list[_Told] = []  # as well; of their connections nothing else waits that came before
+        self._n_direct = 0  # decided as they were read since all sockets were: what a flood may take of one turn
         self._owed = shim.debts.snapshot()
         self._resting: deque[Connection] = deque()
         self._rest_ends = False  # a look whether there is room is due
@@ -89,8 +90,8 @@ class Exchange:
 
     @property
     def n_in_flight(self) -> int:
-        """How many requests have come whole or in part and are not answered yet."""
-        return len(self._queue) + len(self._told) + len(self._answered) + self.n_bodies
+        """How many requests have come whole or in part and are not answered yet, or were in this turn of the loop."""
+        return len(self._queue) + max(self._n_direct, len(self._told)) + len(self._answered) + self.n_bodies
 
     def overload(self) -> Problem | None:
         """Return why the next request should come later, None where there is room."""
@@ -128,26 +129,25 @@ class Exchange:
             self._queue.append(earlier)
         self._queue.append(_Waiting(connection, request, response))
 
-    def reply(self, connection: Direct, data: bytes, replies: Replies) -> bool:
-        """Decide at once what a connection asks of which nothing waits, where ``data`` is one ordinary request; tell whether it is.
+    def reply(self, connection: Direct, data: bytes, start: int, replies: Replies) -> int:
+        """Decide at once the request that begins at ``start``, if it is ordinary, and return where it ends; else ``start``.
 
-        The reply leaves as all others do: when what was decided in this turn is written.
+        Of its connection nothing else may wait but such requests. `settle` must follow: the replies leave as all answers do,
+        when what was decided is written.
         """
-        if self._queue or self.handler.draining:
-            return False  # others came first
+        if self._n_direct >= self.limits.max_in_flight or self.handler.draining:
+            return start
         try:
-            reply = self._shim.reply(data, replies.heads.decisions, replies.decided)
+            told = self._shim.reply(data, start, replies.heads.decisions, replies.decided)
         except Exception:  # what nobody thought of must cost nobody the answer
             _LOGGER.exception("a request could not be decided as it was read")
-            return False
-        if reply is None:
-            return False
-        self._told.append((connection, data, replies.heads, reply))
-        if len(self._told) >= self.limits.turn_requests:
-            self._turn()
-        else:
-            self.settle()
-        return True
+            return start
+        if told is None:
+            return start
+        reply, end = told
+        self._n_direct += 1
+        self._told.append((connection, data[start:end], replies.heads, reply))
+        return end
 
     def look(self) -> None:
         """Answer those who waited for a release, and it came, or waited as long as they wished; to be called now and then."""
@@ -159,11 +159,14 @@ class Exchange:
 
     def settle(self) -> None:
         """Take a turn: at once where there is but one connection, else when all sockets have been read."""
-        if self._turn_due or not (self._queue or self._told):
+        if not (self._queue or self._told):
             return
         if self.n_connections <= 1:
             self._turn()
-        else:
+            return
+        if len(self._told) >= self.limits.turn_requests:
+            self._commit_turn()
+        if not self._turn_due:
             self._turn_due = True
             self._loop.call_soon(self._turn)
 
@@ -176,6 +179,7 @@ class Exchange:
 
     def _turn(self) -> None:
         self._turn_due = False
+        self._n_direct = 0
         queue, handle = self._queue, self.handler.handle
         for _ in range(min(len(queue), self.limits.turn_requests)):
             waiting = queue.popleft()
@@ -188,6 +192,13 @@ class Exchange:
                     self._lobby.seat(waiting.connection, waiting, until)
                     continue
             self._answered.append(waiting)
+        self._commit_turn()
+        if queue:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _commit_turn(self) -> None:
+        """Write what was decided, and let the answers go that rest on it; in which order and when, durability says."""
         if self._durability == "answer" or not self._shim.recorder.n_held:
             self._write()
         elif self._durability == "async":
@@ -195,9 +206,6 @@ class Exchange:
             self._write_within(_ASYNC_SECONDS)
         else:
             self._write_within(_BATCH_SECONDS)
-        if queue:
-            self._turn_due = True
-            self._loop.call_soon(self._turn)
 
     def _may_wait(self, waiting: _Waiting) -> bool:
         """Tell whether an answer may be kept for a while: not where the connection has asked something after it."""

@@ -74,9 +74,17 @@ class FastPath:
         return compiled.answer(body, is_bare, (at - _EPOCH) // _MICROSECOND, times, marks, lines)
 
     def reply(
-        self, view: ReleaseView, data: bytes, heads: dict[bytes, int], head: bytes, *, memory: Memory, held: Held
-    ) -> bytes | None:
-        """Do as `answer` does, now, for an HTTP request that ``data`` is as a whole, and return the whole reply.
+        self,
+        view: ReleaseView,
+        data: bytes,
+        start: int,
+        heads: dict[bytes, int],
+        head: bytes,
+        *,
+        memory: Memory,
+        held: Held,
+    ) -> tuple[bytes, int] | None:
+        """Do as `answer` does, now, for the HTTP request that begins at ``start``: the whole reply, and where the request ends.
 
         ``heads`` are the heads of requests that may be answered so (see `serving.heads`), ``head`` is that of the reply, up to
         the length of its body.
@@ -87,7 +95,7 @@ class FastPath:
         compiled, marks, lines = ready
         at_us = time.time_ns() // 1_000
         times = self._prepare(compiled, _EPOCH + at_us * _MICROSECOND) if self._is_dated else b""
-        return compiled.reply(data, heads, head, at_us, times, marks, lines)
+        return compiled.reply(data, start, heads, head, at_us, times, marks, lines)
 
     def _ready(
         self, view: ReleaseView, memory: Memory, held: Held

@@ -33,6 +33,7 @@ class HttpProtocol(asyncio.Protocol):
         self.gone = False
         self.deadline = 0.0
         self._n_waiting = 0  # requests that are not answered yet
+        self._n_decided = 0  # of these the first ones, which were decided as they were read
         self._reading = True
         self._resting = False  # until there is room; what it asks meanwhile waits
         self._backlog = b""
@@ -61,9 +62,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read; what is whole is answered in this turn of the loop."""
-        if self._is_quiet() and self._exchange.reply(self, data, self._replies):
-            self._n_waiting += 1
-            self.wait(self._limits.keep_alive_seconds)
+        if self._is_quiet() and not (data := self._take_ordinary(data)):
             return
         if self._reader.state == "closing":
             return  # read and thrown away, so that its sender hears why
@@ -135,6 +134,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._transport is None:
             return
         self._n_waiting -= 1
+        self._n_decided = max(0, self._n_decided - 1)
         ends = self._reader.last and not self._n_waiting and self._reader.state in ("idle", "closing")
         headless = request is not None and request.method == "HEAD"
         self._send(self._replies.encode(response, closing=ends, headless=headless), ends=ends)
@@ -142,6 +142,7 @@ class HttpProtocol(asyncio.Protocol):
     def send(self, reply: bytes) -> None:
         """Send the whole reply to the oldest request that waits."""
         self._n_waiting -= 1
+        self._n_decided -= 1
         self._send(reply, ends=self._reader.last and not self._n_waiting and self._reader.state in ("idle", "closing"))
 
     def _send(self, reply: bytes, *, ends: bool) -> None:
@@ -192,10 +193,27 @@ class HttpProtocol(asyncio.Protocol):
     # -- within
 
     def _is_quiet(self) -> bool:
-        """Tell whether nothing is begun, or waits, or is to end: the next bytes begin a request that is answered next."""
-        return self._reader.state == "idle" and not (
-            self._n_waiting or self._backlog or self._reader.last or self._resting
+        """Tell whether nothing is begun or is to end, and nothing waits but what is decided: the next bytes begin a request that is next."""
+        reader = self._reader
+        return (
+            reader.state == "idle"
+            and self._n_waiting == self._n_decided
+            and not (self._backlog or reader.last or self._resting)
         )
+
+    def _take_ordinary(self, data: bytes) -> bytes:
+        """Have the requests decided that are ordinary, and return the rest of the data."""
+        start = 0
+        while start < len(data) and (end := self._exchange.reply(self, data, start, self._replies)) > start:
+            start = end
+            self._n_waiting += 1
+            self._n_decided += 1
+            if self._n_decided >= self._limits.turn_requests:
+                self._exchange.settle()
+        if start:
+            self.wait(self._limits.keep_alive_seconds)
+            self._exchange.settle()
+        return data[start:]
 
     def _rest(self) -> None:
         """Read no more until there is room."""

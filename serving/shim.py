@@ -121,15 +121,18 @@ class Shim:
                 return None  # what is not written is not remembered either: the whole path decides anew
         return told
 
-    def reply(self, data: bytes, heads: dict[bytes, int], head: bytes) -> bytes | None:
-        """Return the whole reply to the HTTP request ``data``, where its head is one of ``heads`` and the fast path takes it now.
+    def reply(self, data: bytes, start: int, heads: dict[bytes, int], head: bytes) -> tuple[bytes, int] | None:
+        """Return the whole reply to the HTTP request that begins at ``start``, and where the request ends.
 
-        Its record is held: it must not leave before the recorder is flushed. ``head`` is the reply's, up to the length of its body.
+        None where its head is not one of ``heads``, it is not whole, or the fast path does not take it now. Its record is held:
+        the reply must not leave before the recorder is flushed. ``head`` is the reply's, up to the length of its body.
         """
         recorder = self.recorder
         if not (self._is_timely and recorder.holding and recorder.failure is None) or self.overrides.is_any:
             return None
-        return self.fast_path.reply(self.releases.view, data, heads, head, memory=self.memory, held=recorder.held)
+        return self.fast_path.reply(
+            self.releases.view, data, start, heads, head, memory=self.memory, held=recorder.held
+        )
 
     def _takes_ordinary(self) -> bool:
         """Tell whether what is ordinary may be decided without a look at overrides, and its record be held."""

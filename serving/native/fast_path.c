@@ -141,20 +141,25 @@ static PyObject *FastPath_answer(FastPath *self, PyObject *args) {
     return answer;
 }
 
-/* reply(data, heads, head, at_us, times, marks, held): the whole reply to an HTTP request, or None; `heads` says what is known of
-   heads (see http.h), `head` is the reply's up to the length of its body. */
+/* reply(data, start, heads, head, at_us, times, marks, held): the whole reply to the HTTP request that begins at start, and where
+   it ends; or None. `heads` says what is known of heads (see http.h), `head` is the reply's up to the length of its body. */
 static PyObject *FastPath_reply(FastPath *self, PyObject *args) {
     Terms terms;
     Text data, head, body;
-    Py_ssize_t size, head_size, times_size;
+    Py_ssize_t size, head_size, times_size, start;
     PyObject *heads;
     long long at_us;
     int is_bare;
     clock_gettime(CLOCK_MONOTONIC, &terms.moment.started);
-    if (!PyArg_ParseTuple(args, "y#O!y#Ly#O!O!", &data.at, &size, &PyDict_Type, &heads, &head.at, &head_size, &at_us,
+    if (!PyArg_ParseTuple(args, "y#nO!y#Ly#O!O!", &data.at, &size, &start, &PyDict_Type, &heads, &head.at, &head_size, &at_us,
                           &terms.times.at, &times_size, MARKS_TYPE, &terms.marks, HELD_TYPE, &terms.held))
         return NULL;
-    data.size = (size_t)size;
+    if (start < 0 || start > size) {
+        PyErr_Format(PyExc_ValueError, "start must be 0 to %zd, got %zd", size, start);
+        return NULL;
+    }
+    const char *const whole = data.at;
+    data = (Text){whole + start, (size_t)(size - start)};
     head.size = (size_t)head_size;
     terms.times.size = (size_t)times_size;
     terms.moment.at_us = at_us;
@@ -164,7 +169,7 @@ static PyObject *FastPath_reply(FastPath *self, PyObject *args) {
     }
     PyObject *reply = make_reply(head, &self->desk.answers);
     trim(&self->desk.answers);
-    return reply;
+    return reply ? Py_BuildValue("(Nn)", reply, (Py_ssize_t)(body.at + body.size - whole)) : NULL;
 }
 
 /* set_live(place, rows): what is known of a course's destinations from now on; False while a decision is under way. */
@@ -289,7 +294,7 @@ static PyMethodDef type_methods[] = {
     {"answer", (PyCFunction)FastPath_answer, METH_VARARGS,
      "answer(body, is_bare, at_us, times, marks, held, /)\n--\n\nDecide what a body asks, keep it, and return the answer, or None."},
     {"reply", (PyCFunction)FastPath_reply, METH_VARARGS,
-     "reply(data, heads, head, at_us, times, marks, held, /)\n--\n\nDo as `answer` does for an HTTP request that is known by its head."},
+     "reply(data, start, heads, head, at_us, times, marks, held, /)\n--\n\nDo as `answer` does for an HTTP request that is known by its head."},
     {"take_counts", (PyCFunction)FastPath_take_counts, METH_NOARGS,
      "take_counts()\n--\n\nReturn what was counted since last asked."},
     {"set_live", (PyCFunction)FastPath_set_live, METH_VARARGS,

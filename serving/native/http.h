@@ -19,7 +19,7 @@ static const char *find_head_end(Text data) {
     return NULL;
 }
 
-/* Find the body of the one request that data is, where its head is among `heads`: they lead from its bytes to twice the length
+/* Find the body of the request that data begins with, where its head is among `heads` and it is there as a whole: they lead from its bytes to twice the length
    of its body, and one more where that is an event alone. Returns 1 if it is, 0 if not, -1 with an error set. */
 static int find_body(Text data, PyObject *heads, Text *body, int *is_bare) {
     const char *end = find_head_end(data);
@@ -31,7 +31,7 @@ static int find_body(Text data, PyObject *heads, Text *body, int *is_bare) {
     if (told < 0) return PyErr_Occurred() ? -1 : 0;
     *is_bare = (int)(told & 1);
     *body = (Text){end, (size_t)told >> 1};
-    return (size_t)(data.at + data.size - end) == body->size;
+    return (size_t)(data.at + data.size - end) >= body->size;
 }
 
 /* The reply's bytes: a head that ends where the length of the body stands, and the body. */

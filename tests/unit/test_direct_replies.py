@@ -67,8 +67,8 @@ class Spied(Shim):
 
     n_direct = 0
 
-    def reply(self, data: bytes, heads: dict[bytes, int], head: bytes) -> bytes | None:
-        told = super().reply(data, heads, head)
+    def reply(self, data: bytes, start: int, heads: dict[bytes, int], head: bytes) -> tuple[bytes, int] | None:
+        told = super().reply(data, start, heads, head)
         self.n_direct += told is not None
         return told
 
@@ -93,7 +93,7 @@ class Wire:
         return 0
 
     def pause_reading(self) -> None:
-        raise AssertionError("nothing here is too much")
+        """What is sent is read all the same."""
 
     resume_reading = pause_reading
 
@@ -268,7 +268,7 @@ def test_a_disk_that_refuses_has_every_request_answered_unlogged_and_in_order(
         told = [reply for caller in callers for reply in caller.replies()]
         assert [status for status, _, _ in told] == [200] * 5
         assert [document.get("logged", True) for _, _, document in told] == [True, False, False, False, False]
-        assert desk.shim.n_direct == 3
+        assert desk.shim.n_direct == 4
         monkeypatch.undo()
         for number, caller in enumerate(callers, 5):
             caller.send(request(number))
@@ -302,15 +302,13 @@ def test_whatever_is_more_or_less_than_one_ordinary_request_is_answered_as_ever(
         caller = desk.connect()
         caller.send(request(0))
         direct = desk.shim.n_direct
-        two = request(1) + request(2)
-        caller.send(two)  # pipelined
         caller.send(request(3)[:50])  # in pieces
         caller.send(request(3)[50:])
         caller.send(request(4).replace(b"shop.order", b"shop.other"))  # not configured
         caller.send(request(5, escaped=True))
         caller.send(request(6).replace(b"2}", b"x}"))  # no JSON
         assert desk.shim.n_direct == direct
-        assert [status for status, _, _ in caller.replies()] == [200, 200, 200, 200, 422, 200, 400]
+        assert [status for status, _, _ in caller.replies()] == [200, 200, 422, 200, 400]
         caller.send(request(7))
         assert desk.shim.n_direct == direct + 1
 
@@ -370,3 +368,71 @@ def test_one_who_is_gone_costs_the_others_nothing(tmp_path: Path) -> None:
         assert desk.exchange.n_in_flight == 0
 
     at_desk(tmp_path, act)
+
+
+@pytest.mark.parametrize("durability", ["answer", "batch", "async"])
+def test_pipelined_requests_are_replied_to_in_order_whether_they_are_ordinary_or_not(
+    tmp_path: Path, durability: Durability
+) -> None:
+    async def act(desk: Desk) -> None:
+        callers = [desk.connect(), desk.connect()]
+        callers[0].send(request(0))
+        await asyncio.sleep(0.02)
+        odd = request(20, escaped=True)
+        numbers = [*range(1, 8), 20, *range(8, 15)]
+        for number_of, caller in enumerate(callers):
+            sent = [odd if n == 20 else request(n + 30 * number_of) for n in numbers]
+            data = b"".join(sent) + request(29 + 30 * number_of)[:40]
+            caller.send(data)
+            caller.send(request(29 + 30 * number_of)[40:])
+        await asyncio.sleep(0.05)
+        assert desk.shim.n_direct == 14, "those before the odd one; what follows it waits with it"
+        told = {decision.decision_id: decision.event_id for decision in records(tmp_path)}
+        for number_of, caller in enumerate(callers):
+            events = [told[document["decision_id"]] for _, _, document in caller.replies()]
+            expected = [0] * (number_of == 0) + [n if n == 20 else n + 30 * number_of for n in [*numbers, 29]]
+            assert events == [f"e{n:02d}" for n in expected]
+        callers[0].send(request(90))
+        await asyncio.sleep(0.02)
+        assert desk.shim.n_direct == 15, "nothing waits any more"
+
+    at_desk(tmp_path, act, durability=durability, limits=Limits(turn_requests=4))
+
+
+def test_after_a_refusing_disk_requests_are_decided_as_they_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(desk: Desk) -> None:
+        caller, _ = desk.connect(), desk.connect()
+        caller.send(request(0))
+        await turns()
+        monkeypatch.setattr(os, "write", refuse)
+        caller.send(request(1))
+        await turns()
+        monkeypatch.undo()
+        caller.send(request(2))
+        await turns()
+        n_direct = desk.shim.n_direct
+        caller.send(request(3))
+        await turns()
+        assert desk.shim.n_direct == n_direct + 1
+        assert [document.get("logged", True) for _, _, document in caller.replies()] == [True, False, True, True]
+
+    at_desk(tmp_path, act)
+
+
+def test_no_more_are_decided_as_they_are_read_than_may_be_in_flight(tmp_path: Path) -> None:
+    async def act(desk: Desk) -> None:
+        callers = [desk.connect() for _ in range(12)]
+        callers[0].send(request(0))
+        await turns()
+        for number, caller in enumerate(callers, 1):
+            caller.send(request(number))
+        assert desk.shim.n_direct == 6
+        assert desk.exchange.n_in_flight >= 6
+        await asyncio.sleep(0.1)
+        statuses = [caller.replies()[-1][0] for caller in callers]
+        assert statuses[:6] == [200] * 6
+        assert set(statuses[6:]) == {503}, "whoever comes beyond is told to come back"
+
+    at_desk(tmp_path, act, limits=Limits(max_in_flight=6, turn_requests=4))
