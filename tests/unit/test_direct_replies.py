@@ -15,7 +15,7 @@ import pytest
 from features import config, spool
 from features.clock import SystemClock
 from features.records import Decision, Override
-from serving import fast_path
+from serving import fast_path, identity
 from serving.exchange import Exchange
 from serving.handler import Handler
 from serving.limits import Limits
@@ -159,6 +159,10 @@ def request(number: int, kind: str = "application/json", *, escaped: bool = Fals
     return head.encode() + body
 
 
+def mark(number: int) -> int:
+    return identity.fingerprint("orders", "/shop", f"e{number:02d}")
+
+
 def records(folder: Path) -> list[Decision]:
     lines = [line.payload for path in spool.segments(folder / "spool") for line in spool.read_lines(path)]
     assert all(lines)
@@ -264,10 +268,13 @@ def test_a_disk_that_refuses_has_every_request_answered_unlogged_and_in_order(
         for number, caller in enumerate(callers, 1):
             caller.send(request(number))
         callers[0].send(request(4))  # while the one before it waits
+        callers[0].send(request(8, escaped=True))
         await turns()
         told = [reply for caller in callers for reply in caller.replies()]
-        assert [status for status, _, _ in told] == [200] * 5
-        assert [document.get("logged", True) for _, _, document in told] == [True, False, False, False, False]
+        assert [status for status, _, _ in told] == [200] * 6
+        assert [document.get("logged", True) for _, _, document in told] == [True] + [False] * 5
+        ids = [document["decision_id"][-12:] for _, _, document in callers[0].replies()]
+        assert ids == [identity.decision_id(desk.shim.clock.now(), mark(n))[-12:] for n in (0, 1, 4, 8)]
         assert desk.shim.n_direct == 4
         monkeypatch.undo()
         for number, caller in enumerate(callers, 5):
@@ -393,8 +400,12 @@ def test_pipelined_requests_are_replied_to_in_order_whether_they_are_ordinary_or
             expected = [0] * (number_of == 0) + [n if n == 20 else n + 30 * number_of for n in [*numbers, 29]]
             assert events == [f"e{n:02d}" for n in expected]
         callers[0].send(request(90))
+        callers[0].send(request(91, escaped=True))
+        callers[0].send(request(92))
         await asyncio.sleep(0.02)
-        assert desk.shim.n_direct == 15, "nothing waits any more"
+        assert desk.shim.n_direct == 15, "the last may not overtake the one before it"
+        told = {decision.decision_id: decision.event_id for decision in records(tmp_path)}
+        assert [told[document["decision_id"]] for _, _, document in callers[0].replies()[-3:]] == ["e90", "e91", "e92"]
 
     at_desk(tmp_path, act, durability=durability, limits=Limits(turn_requests=4))
 
