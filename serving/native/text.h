@@ -103,7 +103,7 @@ static char *reserve(Output *out, size_t n) {
     return out->bytes + out->size;
 }
 
-#define KEPT_BYTES ((size_t)1 << 18)
+#define KEPT_BYTES ((size_t)1 << 21)
 
 /* Give back what unusually much text took. */
 static void trim(Output *out) {
