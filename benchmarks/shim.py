@@ -1,6 +1,6 @@
 """What an answer of the shim costs, beside a C echo and other ways to serve the same booster, all in one interleaved run.
 
-    python -m benchmarks.shim [--quick] [--kills N] [--swaps N] [--peers-venv DIR]
+    python -m benchmarks.shim [--quick] [--kills N] [--swaps N] [--soak SECONDS] [--peers-venv DIR]
 
 One server per turn is under load, on one core; the load generator (C, compiled here) has the other. Each figure is the
 median of its rounds. One event has 8 candidates, 30 features and 200 trees of 31 leaves; its decision is logged before the
@@ -49,6 +49,7 @@ class Effort:
     kills: int
     swaps: int
     faults: bool
+    soak_seconds: float
     n_questions: int  # over NATS
 
 
@@ -174,6 +175,12 @@ def run(effort: Effort, folder: Path, peers_venv: Path | None) -> dict[str, Any]
             faults["overload"] = shim_faults.overrun(load, shim, template, capacity_rps=capacity, seconds=10)
             faults["slow_heads"] = shim_faults.crawl(shim)
             faults["huge_body"] = shim_faults.swell(shim)
+        if effort.soak_seconds:
+            faults["soak"] = shim_faults.soak(
+                shim,
+                lambda seconds: bench.measure(shim, one, seconds=seconds, connections=16, rate=OPEN_RATE),
+                seconds=effort.soak_seconds,
+            )
         rss_after_mb = round(shim.resident_mb(), 1)
     kills = shim_faults.kill(
         lambda: _started(shim_faults.shim_server(world)), world.home / "spool", n_kills=effort.kills
@@ -215,10 +222,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="the core of it, in under a minute")
     parser.add_argument("--kills", type=int, help="how often the shim is killed")
     parser.add_argument("--swaps", type=int, help="how many releases are swapped under load")
+    parser.add_argument("--soak", type=float, default=0.0, help="seconds of steady load, to see whether memory grows")
     parser.add_argument("--peers-venv", type=Path, help="an environment with MLServer and BentoML")
     wished = parser.parse_args(arguments)
     effort = (
-        Effort(rounds=1, seconds=1.0, kills=wished.kills or 3, swaps=wished.swaps or 3, faults=False, n_questions=500)
+        Effort(
+            rounds=1,
+            seconds=1.0,
+            kills=wished.kills or 3,
+            swaps=wished.swaps or 3,
+            faults=False,
+            soak_seconds=wished.soak,
+            n_questions=500,
+        )
         if wished.quick
         else Effort(
             rounds=5,
@@ -226,6 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             kills=wished.kills or 100,
             swaps=wished.swaps or 100,
             faults=True,
+            soak_seconds=wished.soak,
             n_questions=nats.N_QUESTIONS,
         )
     )
@@ -301,7 +318,7 @@ def _show(told: dict[str, Any]) -> None:
         f"over NATS {over_nats['p50_us']} us, bare {over_nats['bare_p50_us']} us",
         markup=False,
     )
-    for what in ("swaps", "kill9", "overload", "slow_heads", "huge_body"):
+    for what in ("swaps", "kill9", "overload", "slow_heads", "huge_body", "soak"):
         if what in told:
             console.print(f"{what}: {told[what]}", markup=False)
 

@@ -24,6 +24,7 @@ from features.records import Decision, Outcome
 
 N_CALLERS = 4
 N_SLOW = 400
+N_LOOKS = 10
 SLOW_SECONDS = 15.0
 OVERLOAD = 5.0
 OVERLOAD_CONNECTIONS = 1_500
@@ -111,6 +112,26 @@ def overrun(load: Load, server: Server, template: Path, *, capacity_rps: float, 
         "refusal_p50_us": told["refusal_p50_us"],
         "refusal_p99_us": told["refusal_p99_us"],
         "recovered_s": round(time.perf_counter() - begin, 3) if status == http.client.OK else None,
+    }
+
+
+def soak(server: Server, load: Callable[[float], dict[str, Any]], *, seconds: float) -> dict[str, Any]:
+    """Load a shim steadily for so long; return its resident memory at the beginning, ten times on the way, and its p99."""
+    memory = [server.resident_mb()]
+    told: list[dict[str, Any]] = []
+    thread = threading.Thread(target=lambda: told.append(load(seconds)))
+    thread.start()
+    for _ in range(N_LOOKS):
+        time.sleep(seconds / N_LOOKS)
+        memory.append(server.resident_mb())
+    thread.join()
+    (steady,) = told
+    return {
+        "seconds": seconds,
+        "requests": steady["n"],
+        "failed": steady["refused"] + steady["other"] + steady["broken"],
+        "p99_us": steady["p99_us"],
+        "rss_mb": [round(each, 1) for each in memory],
     }
 
 
