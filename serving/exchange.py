@@ -56,7 +56,7 @@ _Told = tuple[Direct, bytes, KnownHeads, bytes]
 
 
 class Exchange:
-    """Answers the requests of all connections in the order they came, a few per turn of the loop.
+    """Answers the requests of all connections in the order they came, a few per turn of the loop; ordinary ones as they are read.
 
     What the requests of a turn decided is written in one write, before any of their answers leaves (``answer``); or with
     the next turns' within two milliseconds (``batch``); or after the answers (``async``), where a crash may lose what was
