@@ -225,26 +225,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--soak", type=float, default=0.0, help="seconds of steady load, to see whether memory grows")
     parser.add_argument("--peers-venv", type=Path, help="an environment with MLServer and BentoML")
     wished = parser.parse_args(arguments)
-    effort = (
-        Effort(
-            rounds=1,
-            seconds=1.0,
-            kills=wished.kills or 3,
-            swaps=wished.swaps or 3,
-            faults=False,
-            soak_seconds=wished.soak,
-            n_questions=500,
-        )
-        if wished.quick
-        else Effort(
-            rounds=5,
-            seconds=3.0,
-            kills=wished.kills or 100,
-            swaps=wished.swaps or 100,
-            faults=True,
-            soak_seconds=wished.soak,
-            n_questions=nats.N_QUESTIONS,
-        )
+    quick = wished.quick
+    effort = Effort(
+        rounds=1 if quick else 5,
+        seconds=1.0 if quick else 3.0,
+        kills=wished.kills or (3 if quick else 100),
+        swaps=wished.swaps or (3 if quick else 100),
+        faults=not quick,
+        soak_seconds=wished.soak,
+        n_questions=500 if quick else nats.N_QUESTIONS,
     )
     try:
         with tempfile.TemporaryDirectory() as folder:

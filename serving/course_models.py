@@ -10,14 +10,14 @@ import numpy as np
 
 from features.objective import MS_PER_MINUTE
 from models import durations
+from models.card import HeadName
 from models.engine import Engine, Tables
 from models.router import Router
 from serving.plan import StreamPlan
 from serving.view import Model, ModelRole
 
-_LOGARITHM = (
-    "log_latency"  # the head that is no output itself: quantiles and the risk of exceeding a limit follow from it
-)
+# The head that is no output itself: quantiles and the risk of exceeding a limit follow from it.
+_LOGARITHM = "log_latency"
 _WEIGHED = (
     "success_probability",
     "latency_ms",
@@ -110,7 +110,7 @@ def arithmetic_of(router: Router) -> Arithmetic | None:
     card = router.card
     objective, limit_ms = card.objective, card.objective.sla_latency_ms
     has_logarithm = _LOGARITHM in card.heads
-    compiled = [_compiled_head(router, str(name)) for name in card.heads]
+    compiled = [_compiled_head(router, name) for name in card.heads]
     heads = tuple(head for head in compiled if head is not None)
     if len(heads) < len(compiled) or (objective.sla and limit_ms is not None and not has_logarithm):
         return None
@@ -132,9 +132,9 @@ def arithmetic_of(router: Router) -> Arithmetic | None:
     )
 
 
-def _compiled_head(router: Router, name: str) -> CompiledHead | None:
-    card = router.card
-    head, boosters = next((card.heads[each], router.boosters[each]) for each in card.heads if each == name)
+def _compiled_head(router: Router, name: HeadName) -> CompiledHead | None:
+    card, boosters = router.card, router.boosters[name]
+    head = card.heads[name]
     shares = router.destination is not None and head.own_share > 0.0
     n_codes = 1 + max(boosters.own, default=-1) if shares else 0
     pooled = _tables(boosters.pooled)

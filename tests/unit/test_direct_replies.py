@@ -9,12 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from features import config, spool
 from features.clock import SystemClock
-from features.records import Decision, Override
+from features.records import Override
 from serving import fast_path, identity
 from serving.exchange import Exchange
 from serving.handler import Handler
@@ -22,44 +20,16 @@ from serving.limits import Limits
 from serving.memory import of_capacity
 from serving.messages import Request
 from serving.overrides import OverrideJournal
-from serving.plan import Plan
 from serving.protocol import HttpProtocol
 from serving.recorder import Recorder
 from serving.replies import Replies
 from serving.settings import Durability, Settings
 from serving.shim import Shim
-from serving.view import ReleaseView
+from tests.unit.exchange_steps import PLAN, Releases, records, refuse
 
 pytestmark = pytest.mark.skipif(not fast_path.is_compiled(), reason="the fast path was not built")
 
 WRITE = os.write
-PLAN = Plan.of(
-    config.parse("""
-[streams.orders]
-types = ["shop.order"]
-destinations = ["a", "b"]
-static = { default = ["a"] }
-objective = { success = 1.0 }
-exploration = { static_epsilon = 0.5 }
-features = { numbers = { weight = "event.weight", hour = "time.hour" } }
-
-[destinations]
-a = {}
-b = {}
-""")
-)
-
-
-class Releases:
-    """Nothing is released."""
-
-    view = ReleaseView()
-
-    def report_fault(self, digest: str, reason: str) -> None:
-        raise AssertionError(f"{digest}: {reason}")
-
-    def rejections(self) -> dict[str, str]:
-        return {}
 
 
 class Spied(Shim):
@@ -163,21 +133,11 @@ def mark(number: int) -> int:
     return identity.fingerprint("orders", "/shop", f"e{number:02d}")
 
 
-def records(folder: Path) -> list[Decision]:
-    lines = [line.payload for path in spool.segments(folder / "spool") for line in spool.read_lines(path)]
-    assert all(lines)
-    return [msgspec.json.decode(line or b"", type=Decision) for line in lines]
-
-
 def at_desk(folder: Path, act: Callable[[Desk], Awaitable[None]], **options: Any) -> None:
     async def run() -> None:
         await act(Desk(folder, **options))
 
     asyncio.run(run())
-
-
-def refuse(*_: object) -> int:
-    raise OSError(28, "No space left on device")
 
 
 async def turns() -> None:

@@ -8,54 +8,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
-from features import config, spool
 from features.clock import ReplayClock
-from features.records import Decision, Outcome
+from features.records import Decision
 from serving.exchange import Exchange
 from serving.handler import Handler
 from serving.limits import Limits
 from serving.memory import DecisionMemory
 from serving.messages import Request, Response
 from serving.overrides import OverrideJournal
-from serving.plan import Plan
 from serving.recorder import Recorder
 from serving.settings import Durability, Settings
 from serving.shim import Shim
-from serving.view import ReleaseView
+from tests.unit.exchange_steps import PLAN, Releases, records, refuse
 
 WRITE = os.write
 JSON = {"content-type": "application/json"}
-PLAN = Plan.of(
-    config.parse("""
-[streams.orders]
-types = ["shop.order"]
-destinations = ["a", "b"]
-static = { default = ["a"] }
-objective = { success = 1.0 }
-exploration = { static_epsilon = 0.5 }
-features = { numbers = { weight = "event.weight" } }
-
-[destinations]
-a = {}
-b = {}
-""")
-)
-
-
-class Releases:
-    """Nothing is released."""
-
-    view = ReleaseView()
-
-    def report_fault(self, digest: str, reason: str) -> None:
-        raise AssertionError(f"{digest}: {reason}")
-
-    def rejections(self) -> dict[str, str]:
-        return {}
 
 
 class Caller:
@@ -100,11 +70,6 @@ class Desk:
     def post(self, path: str, document: Any) -> None:
         self.exchange.submit(self.caller, Request("POST", path, "", JSON, json.dumps(document).encode()))
         self.exchange.settle()
-
-
-def records(folder: Path) -> list[Decision | Outcome]:
-    lines = [line.payload for path in spool.segments(folder / "spool") for line in spool.read_lines(path)]
-    return [msgspec.json.decode(line, type=Decision | Outcome) for line in lines if line]
 
 
 def at_desk(folder: Path, act: Callable[[Desk], Awaitable[None]], **options: Any) -> None:
@@ -192,36 +157,6 @@ def test_an_event_asked_twice_in_one_turn_is_decided_once(tmp_path: Path) -> Non
         assert len(records(tmp_path)) == 1
 
     at_desk(tmp_path, act)
-
-
-def refuse(*_: object) -> int:
-    raise OSError(28, "No space left on device")
-
-
-@pytest.mark.parametrize("durability", ["answer", "batch"])
-def test_i11_a_full_disk_turns_a_whole_turns_answers_static_and_refuses_its_outcomes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Durability
-) -> None:
-    async def act(desk: Desk) -> None:
-        monkeypatch.setattr(os, "write", refuse)
-        desk.ask(1)
-        desk.report("d1")
-        desk.ask(2)
-        desk.ask(1)
-        while len(desk.caller.told) < 4:
-            await asyncio.sleep(0.001)
-        (one, told), (two, _), (three, _), (four, again) = desk.caller.told
-        assert (one, two, three, four) == (200, 503, 200, 200)
-        assert told["logged"] is again["logged"] is False
-        monkeypatch.undo()
-        desk.ask(1)
-        while len(desk.caller.told) < 5:
-            await asyncio.sleep(0.001)
-        assert "logged" not in desk.caller.told[-1][1]
-        assert "repeated" not in desk.caller.told[-1][1]
-        assert len(records(tmp_path)) == 1
-
-    at_desk(tmp_path, act, durability=durability)
 
 
 def test_nothing_is_owed_twice_for_what_had_to_be_answered_again(
