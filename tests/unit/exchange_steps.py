@@ -40,6 +40,7 @@ class Releases:
 
 def records(folder: Path) -> list[Decision | Outcome]:
     lines = [line.payload for path in spool.segments(folder / "spool") for line in spool.read_lines(path)]
+    assert None not in lines, "every checksum must hold"
     return [msgspec.json.decode(line, type=Decision | Outcome) for line in lines if line]
 
 

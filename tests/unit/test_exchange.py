@@ -159,6 +159,32 @@ def test_an_event_asked_twice_in_one_turn_is_decided_once(tmp_path: Path) -> Non
     at_desk(tmp_path, act)
 
 
+@pytest.mark.parametrize("durability", ["answer", "batch"])
+def test_i11_a_full_disk_turns_a_whole_turns_answers_static_and_refuses_its_outcomes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Durability
+) -> None:
+    async def act(desk: Desk) -> None:
+        monkeypatch.setattr(os, "write", refuse)
+        desk.ask(1)
+        desk.report("d1")
+        desk.ask(2)
+        desk.ask(1)
+        while len(desk.caller.told) < 4:
+            await asyncio.sleep(0.001)
+        (one, told), (two, _), (three, _), (four, again) = desk.caller.told
+        assert (one, two, three, four) == (200, 503, 200, 200)
+        assert told["logged"] is again["logged"] is False
+        monkeypatch.undo()
+        desk.ask(1)
+        while len(desk.caller.told) < 5:
+            await asyncio.sleep(0.001)
+        assert "logged" not in desk.caller.told[-1][1]
+        assert "repeated" not in desk.caller.told[-1][1]
+        assert len(records(tmp_path)) == 1
+
+    at_desk(tmp_path, act, durability=durability)
+
+
 def test_nothing_is_owed_twice_for_what_had_to_be_answered_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
