@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import NamedTuple
-from urllib.parse import parse_qs, unquote
 
 import msgspec
 
@@ -12,12 +11,12 @@ from features import clock
 from features.clock import ReplayClock
 from models.releases.ledger import Ledger
 from models.releases.store import Store
-from serving import inference, intake, inventory, metrics, openapi, parcel, problems, routes
+from serving import inference, intake, inventory, metrics, openapi, parcel, problems, routes, stops
 from serving.access import Door, Role
 from serving.intake import Form
 from serving.messages import Request, Response, as_awaited, as_json, as_tagged, generation_after, read_body
 from serving.offer import Offer
-from serving.overrides import StopRequest
+from serving.paths import Paths
 from serving.plan import StreamPlan
 from serving.problems import Problem
 from serving.settings import Settings
@@ -26,7 +25,6 @@ from serving.view import Model
 
 REPLAY_HEADER = "turnout-time"
 _ENCODER = msgspec.json.Encoder()
-_STOP_REQUEST = msgspec.json.Decoder(StopRequest)
 _Answer = Callable[[Request, str], Response]
 _LOGGER = logging.getLogger("turnout.shim")
 
@@ -72,14 +70,12 @@ class Handler:
             "model_ready": self._model_ready,
             "infer": self._infer,
         }
-        self._routes: dict[tuple[str, ...], dict[str, _Bound]] = {
-            pattern: {route.method: _Bound(answers[route.name], route.role) for route in of_path}
-            for pattern, of_path in routes.by_path()
-        }
-        for methods in self._routes.values():
-            if "GET" in methods:
-                methods["HEAD"] = methods["GET"]
-        self._plain = {"/" + "/".join(parts): methods for parts, methods in self._routes.items() if "*" not in parts}
+        self.paths: Paths[_Bound] = Paths(
+            {
+                pattern: {route.method: _Bound(answers[route.name], route.role) for route in of_path}
+                for pattern, of_path in routes.by_path()
+            }
+        )
 
     def handle(self, request: Request) -> Response:
         """Return the response to ``request``."""
@@ -124,10 +120,7 @@ class Handler:
         Problem
             401, 403, 404 or 405.
         """
-        found = self._plain.get(request.path)
-        argument = ""
-        if found is None:
-            found, argument = self._find(request.path)
+        found, argument = self.paths.find(request.path)
         bound = found.get(request.method)
         if bound is not None:
             if not request.trusted:
@@ -144,16 +137,6 @@ class Handler:
         """Return the form of an admitted request for decisions which the fast path may take, None for any other request."""
         asks = request.opened is not None and request.opened[0] == self._decide
         return intake.form_of(request.headers) if asks and REPLAY_HEADER not in request.headers else None
-
-    def _find(self, path: str) -> tuple[dict[str, _Bound], str]:
-        """Return the routes of a path with a ``*`` in it and what stands there; none where there is no such path."""
-        parts = tuple(path.split("/"))[1:]
-        if "%" in path:
-            parts = tuple(map(unquote, parts))
-        for pattern in (parts, (*parts[:-1], "*"), (*parts[:-2], "*", *parts[-1:])):
-            if (methods := self._routes.get(pattern)) is not None:
-                return methods, next((part for part, name in zip(parts, pattern, strict=True) if name == "*"), "")
-        return {}, ""
 
     def _instant(self, request: Request) -> datetime:
         """Return the instant of the request: its own under replay, else the clock's."""
@@ -231,39 +214,13 @@ class Handler:
         return Response(200, self._offer.bundle(digest), (("content-type", parcel.CONTENT_TYPE),))
 
     def _list_overrides(self, _: Request, __: str) -> Response:
-        self._shim.overrides.refresh()
-        return as_json(self._shim.overrides.in_force(self._shim.clock.now()))
+        return stops.show(self._shim)
 
     def _set_override(self, request: Request, _: str) -> Response:
-        wish = read_body(request, _STOP_REQUEST)
-        now = self._shim.clock.now()
-        self._check_stream(wish.stream)
-        if wish.expires_at is not None and wish.expires_at <= now:
-            raise Problem(422, f"expires_at must lie ahead of {now.isoformat()}", "$.expires_at")
-        override = wish.override(now)
-        self._shim.overrides.refresh()
-        saved = self._shim.overrides.set(override)
-        return as_json({"override": override, "saved": saved}, 201)
+        return stops.put(self._shim, request)
 
     def _clear_override(self, request: Request, _: str) -> Response:
-        wish = {name: values[-1] for name, values in parse_qs(request.query).items()}
-        if (kind := wish.get("kind")) != "stop":
-            raise Problem(422, f"kind must be 'stop', got {kind!r}", "kind")
-        self._check_stream(wish.get("stream"))
-        self._shim.overrides.refresh()
-        cleared = self._shim.overrides.clear(
-            kind,
-            wish.get("stream"),
-            actor=wish.get("actor", "unnamed"),
-            reason=wish.get("reason", ""),
-            at=self._shim.clock.now(),
-        )
-        return as_json({"cleared": cleared})
-
-    def _check_stream(self, stream: str | None) -> None:
-        known = self._shim.plan.streams
-        if stream is not None and stream not in known:
-            raise Problem(422, f"stream {stream!r} is not configured, known are {', '.join(known)}", "stream")
+        return stops.clear(self._shim, request)
 
     def _live(self, _: Request, __: str) -> Response:
         return as_json({"status": "live"})

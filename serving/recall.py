@@ -6,9 +6,10 @@ from contextlib import suppress
 import msgspec
 from msgspec import Struct
 
-from features.records import Decision
+from features.records import Decision, Event
 from serving import identity
 from serving.memory import Memory
+from serving.plan import StreamPlan
 from serving.recorder import Recorder
 
 
@@ -64,6 +65,19 @@ def logged(memory: Memory, recorder: Recorder, mark: int) -> Decision | None:
         return _DECISIONS.decode(payload) if payload else None
     except msgspec.MsgspecError:
         return None
+
+
+def standing(memory: Memory, recorder: Recorder, mark: int, event: Event, plan: StreamPlan) -> Decision | None:
+    """Return the decision remembered for ``event``, whose mark it is, if the rules of today still allow it: policy beats memory."""
+    decision = logged(memory, recorder, mark)
+    if decision is None or (decision.event_id, decision.event_source, decision.stream) != (
+        event.id,
+        event.source,
+        event.stream,
+    ):
+        return None
+    is_allowed = decision.assigned in plan.destinations and plan.forbidden(event, decision.assigned) is None
+    return decision if is_allowed or decision.assigned == plan.stream.refusal else None
 
 
 def find(memory: Memory, recorder: Recorder, decision_id: str) -> Decision | None:

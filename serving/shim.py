@@ -12,7 +12,7 @@ import msgspec
 from features import cloudevents
 from features.clock import Clock, SystemClock
 from features.cloudevents import DecisionRequest, TextTypeError, UnknownTypeError
-from features.records import Candidate, Decision, Event, Outcome, outcome_key
+from features.records import Candidate, Decision, Outcome, outcome_key
 from features.scope import FeatureTypeError
 from serving import answer, decider, identity, recall
 from serving.answer import Answer
@@ -200,8 +200,7 @@ class Shim:
         mark = identity.fingerprint(event.stream, event.source, event.id)
         if mark in fresh:
             return fresh[mark]
-        earlier = recall.logged(self.memory, self.recorder, mark)
-        if earlier is not None and _still_stands(earlier, event, plan):
+        if (earlier := recall.standing(self.memory, self.recorder, mark, event, plan)) is not None:
             self.metrics.count_repeated(event.stream)
             return _Repeated(earlier, plan.static_order(event))
         question = Question(event=event, candidates=self.live.fill(_candidates(request, plan), at))
@@ -287,15 +286,6 @@ class _Repeated:
 
     decision: Decision
     static_order: tuple[str, ...]
-
-
-def _still_stands(decision: Decision, event: Event, plan: StreamPlan) -> bool:
-    """Tell whether a remembered decision is this event's, and the rules of today still allow it: policy beats memory."""
-    same = (decision.event_id, decision.event_source, decision.stream) == (event.id, event.source, event.stream)
-    return same and (
-        decision.assigned == plan.stream.refusal
-        or (decision.assigned in plan.destinations and plan.forbidden(event, decision.assigned) is None)
-    )
 
 
 def _candidates(request: DecisionRequest, plan: StreamPlan) -> tuple[Candidate, ...]:
