@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -20,8 +21,11 @@ DIGEST = "a" * 64
 class Server:
     """Answers each connection with the next of ``answers``, byte for byte; after the last it stays silent."""
 
-    def __init__(self, *answers: bytes, then_close: bool = True, drips: bool = False) -> None:
+    def __init__(
+        self, *answers: bytes, then_close: bool = True, drips: bool = False, wrap: ssl.SSLContext | None = None
+    ) -> None:
         self._drips = drips
+        self._wrap = wrap
         self.requests: list[bytes] = []
         self._answers = iter(answers)
         self._then_close = then_close
@@ -36,8 +40,9 @@ class Server:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            self._open.append(connection)
             with contextlib.suppress(OSError):  # the other side may have heard enough
+                connection = self._wrap.wrap_socket(connection, server_side=True) if self._wrap else connection
+                self._open.append(connection)
                 self._answer(connection)
             if self._then_close:
                 connection.close()
