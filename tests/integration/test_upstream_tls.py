@@ -74,7 +74,7 @@ def test_who_is_not_trusted_is_told_nothing(servers: list[Server], tmp_path: Pat
     stranger = certify(tmp_path / "stranger.pem", x509.IPAddress(ip_address("127.0.0.1")))
     assert stranger != trusted
     servers.append(TlsServer(stranger, ok(EMPTY)))
-    with pytest.raises(UpstreamError, match="cannot be reached: .*certificate"):
+    with pytest.raises(UpstreamError, match=r"cannot be reached: .*certificate"):
         Upstream(url=servers[-1].url, token="hush").page(0, wait_seconds=0.0)
     assert servers[-1].requests == []
 
