@@ -16,14 +16,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from features.records import Event
-from models import arrays, content, text_terms
+from models import arrays, content, text_encoder
 from models.card import ContractMismatchError
 from models.components import Components
-from models.content import Card, Contest, Scope
+from models.content_card import Card, Contest, Scope
 from models.logits import Linear, Neural, softmax
 from models.releases import bundle
 from models.router import ProbeError
-from models.text_terms import Attribute, Attributes, Cut, Encoder, Vocabulary, fit_vocabulary, number_edges
+from models.text_encoder import Encoder
+from models.text_terms import Attribute, Attributes, Cut, Vocabulary, fit_vocabulary, number_edges
 
 TEXTS = ("pay the bill", "pay my bill now", "book a table", "book my table", "the table", "a bill")
 ATTRIBUTES: list[Attributes] = [
@@ -240,7 +241,7 @@ def test_what_is_encoded_fast_has_the_bits_of_what_is_encoded_plainly(
     vocabulary = fit_vocabulary(cut, TEXTS, ATTRIBUTES, min_documents=1, max_terms=999)
     encoder, text = Encoder(cut, vocabulary), " ".join(words)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_terms, "_SUBLINEAR", text_terms._SUBLINEAR[:table])
+        patch.setattr(text_encoder, "SUBLINEAR", text_encoder.SUBLINEAR[:table])
         for _ in range(2):
             columns, values = encoder.encode(text, facts)
             assert (columns.tolist(), values.tobytes()) == _encoded_plainly(cut, vocabulary, text, facts)
@@ -276,7 +277,7 @@ def test_threads_that_share_an_encoder_do_not_disturb_each_other() -> None:
 
 
 def test_the_words_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_terms, "_REMEMBERED_WORDS", 3)
+    monkeypatch.setattr(text_encoder, "_REMEMBERED_PIECES", 3)
     encoder = Encoder(CUT, VOCABULARY)
     before = [values.tolist() for _, values in map(encoder.encode, TEXTS)]
     assert before == [values.tolist() for _, values in map(encoder.encode, TEXTS)]
