@@ -21,36 +21,57 @@
 #include "terms.h"
 #include "sums.h"
 
-/* The answer for what was encoded: the best class, its probability, its logit, that of the column past the classes, the place. */
-static PyObject *answer(Scorer *self, double *probabilities) {
-    Py_ssize_t best = 0;
+/* Forget the event under way. One that an error or a finalizer left is forgotten by the next as well. */
+static void forget(Scorer *self) {
+    for (; self->n_told; self->n_told--) self->count[self->columns[self->n_told - 1]] = 0;
+}
+
+/* What is said of an event: the best class, the greatest logit of a class, that of the column past the classes. */
+typedef struct {
+    Py_ssize_t best;
+    double evidence, outside;
+} Said;
+
+/* Score what was encoded. */
+static Said score_encoded(Scorer *self, double *probabilities) {
     score_linear(self);
     score_neural(self);
-    const double evidence = find_probabilities(self, probabilities);
+    add_rows(&self->arrays[COMPONENTS], self->columns, self->values, self->n_told, self->placed);
+    Said said = {.evidence = find_probabilities(self, probabilities)};
+    said.outside = self->n_columns > self->n_classes ? self->logits[self->n_classes] : -HUGE_VAL;
     for (Py_ssize_t i = 1; i < self->n_classes; i++)
-        if (probabilities[i] > probabilities[best]) best = i;
-    PyObject *place = PyTuple_New(self->n_components);
-    if (place && self->n_components)
-        add_rows(&self->arrays[COMPONENTS], self->columns, self->values, self->n_told, self->placed);
-    for (Py_ssize_t i = 0; place && i < self->n_components; i++) {
+        if (probabilities[i] > probabilities[said.best]) said.best = i;
+    return said;
+}
+
+/* Score an event into a tuple of its components, a new one. Between the first look at the event and the last nothing is
+   made that garbage is collected for: a finalizer could score another event, or let another thread do so. */
+static PyObject *score_event(Scorer *self, PyObject *pieces, PyObject *facts, double *probabilities, PyObject *place) {
+    forget(self);
+    if (encode(self, pieces, facts) < 0) return NULL;
+    if (!self->n_told) return Py_NewRef(Py_None);
+    const Said said = score_encoded(self, probabilities);
+    for (Py_ssize_t i = 0; i < self->n_components; i++) {
         PyObject *number = PyFloat_FromDouble((double)self->placed[i]);
-        if (!number || PyTuple_SetItem(place, i, number) < 0) Py_CLEAR(place);
+        if (!number || PyTuple_SetItem(place, i, number) < 0) return NULL;
     }
-    const double outside = self->n_columns > self->n_classes ? self->logits[self->n_classes] : -HUGE_VAL;
-    return place ? Py_BuildValue("ndddN", best, probabilities[best], evidence, outside, place) : NULL;
+    return Py_BuildValue("ndddO", said.best, probabilities[said.best], said.evidence, said.outside, place);
 }
 
 static PyObject *Scorer_score(Scorer *self, PyObject *const *args, Py_ssize_t n_args) {
     if (n_args != 3) return PyErr_Format(PyExc_TypeError, "score takes pieces, facts and probabilities, got %zd", n_args);
     Py_buffer out;
-    PyObject *result = NULL;
-    if (PyObject_GetBuffer(args[2], &out, PyBUF_WRITABLE) < 0) return NULL;
-    if (out.len != self->n_classes * (Py_ssize_t)sizeof(double))
-        PyErr_Format(PyExc_ValueError, "%zd classes do not take %zd bytes", self->n_classes, out.len);
-    else if (!encode(self, args[0], args[1]))
-        result = self->n_told ? answer(self, out.buf) : Py_NewRef(Py_None);
-    for (; self->n_told; self->n_told--) self->count[self->columns[self->n_told - 1]] = 0;
-    PyBuffer_Release(&out);
+    PyObject *place = PyTuple_New(self->n_components), *result = NULL;
+    if (!place) return NULL;
+    if (PyObject_GetBuffer(args[2], &out, PyBUF_WRITABLE) == 0) {
+        if (out.len != self->n_classes * (Py_ssize_t)sizeof(double) || (uintptr_t)out.buf % sizeof(double))
+            PyErr_Format(PyExc_ValueError, "%zd classes do not take %zd bytes", self->n_classes, out.len);
+        else
+            result = score_event(self, args[0], args[1], out.buf, place);
+        PyBuffer_Release(&out);
+    }
+    Py_DECREF(place);
+    forget(self);
     return result;
 }
 

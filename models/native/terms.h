@@ -21,7 +21,7 @@ static void tell_words(Scorer *self, Py_ssize_t n) {
     words[n + 1] = self->end;
     for (Py_ssize_t left = 0; left <= n; left++) {
         tell_pair(self, words[left], words[left + 1], 0);
-        for (Py_ssize_t right = left + 2; right < left + self->span && right <= n + 1; right++)
+        for (Py_ssize_t right = left + 2; right - left < self->span && right <= n + 1; right++)
             tell_pair(self, words[left], words[right], 1);
     }
 }
@@ -114,12 +114,16 @@ static int weigh(Scorer *self, Py_ssize_t start) {
 
 /* Fill columns and values block by block; -1 with an error set. */
 static int encode(Scorer *self, PyObject *pieces, PyObject *facts) {
-    const Py_ssize_t n_pieces = PyList_Size(pieces);
+    const Py_ssize_t n_pieces = PyList_Check(pieces) ? PyList_Size(pieces) : -1;
     Py_ssize_t n_words = 0, start = 0;
+    if (n_pieces < 0) {
+        PyErr_SetString(PyExc_TypeError, "pieces must be a list");
+        return -1;
+    }
     for (Py_ssize_t p = 0; p < n_pieces; p++)
         if ((n_words = read_words(self, PyList_GetItem(pieces, p), n_words)) < 0) return -1;
     tell_words(self, n_words);
-    if (n_pieces < 0 || weigh(self, start) < 0) return -1;
+    if (weigh(self, start) < 0) return -1;
     start = self->n_told;
     for (Py_ssize_t p = 0; p < n_pieces; p++)
         if (tell_columns(self, PyList_GetItem(pieces, p)) < 0) return -1;
