@@ -24,7 +24,7 @@ typedef struct {
     double block_weight;
     float linear_scale, neural_scale;
     /* Of the event under way. */
-    int32_t *count;   /* by column: how often it was told; zeros between events */
+    int32_t *count;   /* by column: how often it was told; 0 where it is not in `columns` */
     int32_t *columns; /* those told, in the order in which they first were */
     Py_ssize_t n_told;
     double *weighed;

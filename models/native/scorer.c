@@ -21,7 +21,7 @@
 #include "terms.h"
 #include "sums.h"
 
-/* Forget the event under way. One that an error or a finalizer left is forgotten by the next as well. */
+/* Forget the event before, wherever it ended. */
 static void forget(Scorer *self) {
     for (; self->n_told; self->n_told--) self->count[self->columns[self->n_told - 1]] = 0;
 }
@@ -44,8 +44,8 @@ static Said score_encoded(Scorer *self, double *probabilities) {
     return said;
 }
 
-/* Score an event into a tuple of its components, a new one. Between the first look at the event and the last nothing is
-   made that garbage is collected for: a finalizer could score another event, or let another thread do so. */
+/* Score an event; `place` is a new tuple for its components. From the first look at the event to the last nothing is made
+   that garbage is collected for: a finalizer could score another event, or let another thread do so. */
 static PyObject *score_event(Scorer *self, PyObject *pieces, PyObject *facts, double *probabilities, PyObject *place) {
     forget(self);
     if (encode(self, pieces, facts) < 0) return NULL;
@@ -71,7 +71,6 @@ static PyObject *Scorer_score(Scorer *self, PyObject *const *args, Py_ssize_t n_
         PyBuffer_Release(&out);
     }
     Py_DECREF(place);
-    forget(self);
     return result;
 }
 

@@ -86,8 +86,13 @@ def encoders(draw: st.DrawFn) -> Encoder:
         number_edges=number_edges(ATTRIBUTES, 2),
     )
     facts = ATTRIBUTES[: len(TEXTS)] if draw(st.booleans()) else [None] * len(TEXTS)
-    least, most = draw(st.integers(1, 2)), draw(st.sampled_from([1, 3, 999]))
-    return Encoder(cut, fit_vocabulary(cut, TEXTS, facts, min_documents=least, max_terms=most))
+    found = fit_vocabulary(cut, TEXTS, facts, min_documents=1, max_terms=999)
+    kept = np.random.default_rng(draw(st.integers(0, 99))).random(len(found.terms)) < draw(
+        st.sampled_from([0.1, 0.6, 1.0])
+    )
+    kept[0] = True
+    some = [(term, weight) for term, weight, keep in zip(found.terms, found.weights, kept, strict=True) if keep]
+    return Encoder(cut, Vocabulary(terms=tuple(t for t, _ in some), weights=tuple(w for _, w in some)))
 
 
 @compiled_only
@@ -187,12 +192,16 @@ def test_a_count_beyond_the_table_has_its_logarithm_taken(n_counted: int) -> Non
     assert {*map(str, short)} == {str(bits(NumpyScorer(encoder, parts).score("pay pay pay the the bill", None)))}
 
 
-def test_weights_that_overflow_give_no_number_in_any_form(encoder: Encoder) -> None:
-    with np.errstate(all="ignore"):
-        parts = random_parts(encoder.n_columns, 3, form="pool", n_columns=5, n_components=2, size=3e38)
-        said = [bits(form.score("pay the bill", None)) for form in every_form(encoder, parts)]
-    assert "nan" in str(said[0])
-    assert said[1:] in ([], said[:1])
+def test_weights_that_overflow_give_the_same_non_numbers_in_any_form(encoder: Encoder) -> None:
+    n_without_number = 0
+    for seed in range(40):
+        with np.errstate(all="ignore"):
+            parts = random_parts(encoder.n_columns, seed, form="pool", n_columns=5, n_components=2, size=1e38)
+            said = [form.score("pay the bill", None) for form in every_form(encoder, parts)]
+        n_without_number += said[0] is not None and math.isnan(said[0].evidence)
+        # The sign of what is no number is the processor's.
+        assert len({str(bits(each)) if each and np.isfinite(each.evidence) else str(each) for each in said}) == 1
+    assert n_without_number > 3
 
 
 def test_terms_that_weigh_nothing_are_an_error_in_any_form() -> None:
@@ -285,19 +294,13 @@ SOUND: dict[str, Any] = {
 }
 
 
-def misaligned(array: NDArray[Any]) -> NDArray[Any]:
-    held = np.zeros(array.nbytes + 1, np.uint8)[1:]
-    held[:] = np.frombuffer(array.tobytes(), np.uint8)
-    return held.view(array.dtype).reshape(array.shape)
-
-
 @compiled_only
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
         ("idf", np.ones(TERMS, np.float32), "idf is not of the type"),
         ("idf", np.ones((TERMS, 1)), "idf is not of the type or shape"),
-        ("idf", misaligned(np.ones(TERMS)), "idf is not of the type"),
+        ("idf", memoryview(bytearray(8 * TERMS + 1))[1:].cast("d"), "idf is not of the type"),
         ("sublinear", np.ones(5, np.int64), "sublinear"),
         ("words", np.array([0, 1, -1]), "words is not of the type"),
         ("words", np.array([0, TERMS, -1], np.int32), "lead outside of the terms"),
@@ -357,6 +360,7 @@ def test_the_c_form_refuses_pieces_that_lead_outside_and_forgets_them(pieces: An
     fine, out = ([packed(2, 0, 1, 4), packed(1, -1, 5, 4)], packed(0, 3)), np.empty(2)
     before = made.score(*fine, out)
     assert before is not None
+    assert before[0] == 0  # the first of equals
     with pytest.raises(error):
         made.score(pieces, facts, out)
     assert made.score(*fine, out) == before
