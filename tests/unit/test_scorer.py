@@ -2,6 +2,8 @@
 
 import gc
 import math
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -269,6 +271,12 @@ def test_a_classifier_without_the_c_form_answers_the_same(tmp_path: Path, monkey
         assert one.probabilities.tobytes() == other.probabilities.tobytes()
     with pytest.raises(RuntimeError, match="was not built"):
         CompiledScorer(Encoder(cut, vocabulary), parts)
+
+
+def test_where_the_c_form_was_not_built_numpy_scores() -> None:
+    code = "import sys; sys.modules['models._scorer'] = None; from models import scorer; print(scorer.is_compiled())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "False"
 
 
 TERMS = 6
