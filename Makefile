@@ -38,7 +38,7 @@ check: $(STAMP) ## What must hold before a commit: lint, format, types, import c
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/unit
 
 bench: $(STAMP) ## Run the benchmarks
 	@for file in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)" || exit 1; done

@@ -48,7 +48,7 @@ class Idle:
     recorder: Recorder
     debts: Debts = field(default_factory=Debts)
 
-    def reply(self, *_: object) -> None:
+    def replier(self) -> None:
         """Leave everything to the handler."""
 
 

@@ -9,14 +9,14 @@ class FastPath:
     ) -> bytes | None: ...
     def reply(
         self,
+        marks: Marks,
+        held: HeldLines,
+        at_us: int | None,
+        times: bytes,
         data: bytes,
         start: int,
         heads: dict[bytes, int],
         head: bytes,
-        at_us: int,
-        times: bytes,
-        marks: Marks,
-        held: HeldLines,
         /,
     ) -> tuple[bytes, int] | None: ...
     def set_live(self, place: int, rows: bytes, /) -> bool: ...

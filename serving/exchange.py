@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from serving.fast_path import Replier
 from serving.handler import Handler
 from serving.heads import KnownHeads
 from serving.limits import Limits
 from serving.lobby import Lobby
 from serving.messages import Request, Response
+from serving.polling import BusyPolling
 from serving.problems import Problem
 from serving.replies import Replies
 from serving.settings import Durability
@@ -65,7 +67,14 @@ class Exchange:
     ``n_bodies_bytes`` and ``n_bodies`` are the connections' to count: what has arrived of bodies not whole yet.
     """
 
-    def __init__(self, handler: Handler, shim: Shim, limits: Limits, durability: Durability = "answer") -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        shim: Shim,
+        limits: Limits,
+        durability: Durability = "answer",
+        busy_poll_seconds: float = 0.0,
+    ) -> None:
         """Begin with nothing waiting; from now on the shim's recorder holds what it is given until a turn ends."""
         self.handler = handler
         self.limits = limits
@@ -80,11 +89,13 @@ class Exchange:
         self._answered: list[_Waiting] = []  # waiting for the log
         self._told: list[_Told] = []  # as well; of their connections nothing else waits that came before
         self._n_direct = 0  # decided as they were read since all sockets were: what a flood may take of one turn
+        self._replier: Replier | None = None  # of this turn, asked for when it is first needed
         self._owed = shim.debts.snapshot()
         self._resting: deque[Connection] = deque()
         self._rest_ends = False  # a look whether there is room is due
         self._turn_due = False
         self._commit: asyncio.TimerHandle | None = None
+        self._polling = BusyPolling(busy_poll_seconds)
         self._lobby: Lobby[Connection, _Waiting] = Lobby(lambda: shim.releases.view)
         shim.recorder.holding = True
 
@@ -138,11 +149,12 @@ class Exchange:
         if self._n_direct >= self.limits.max_in_flight or self.handler.draining:
             return start
         try:
-            told = self._shim.reply(data, start, replies.heads.decisions, replies.decided)
+            replier = self._replier = self._replier or self._shim.replier()
+            told = replier and replier(data, start, replies.heads.decisions, replies.decided)
         except Exception:  # what nobody thought of must cost nobody the answer
             _LOGGER.exception("a request could not be decided as it was read")
             return start
-        if told is None:
+        if not told:
             return start
         reply, end = told
         self._n_direct += 1
@@ -180,6 +192,7 @@ class Exchange:
     def _turn(self) -> None:
         self._turn_due = False
         self._n_direct = 0
+        self._replier = None
         queue, handle = self._queue, self.handler.handle
         for _ in range(min(len(queue), self.limits.turn_requests)):
             waiting = queue.popleft()
@@ -196,6 +209,8 @@ class Exchange:
         if queue:
             self._turn_due = True
             self._loop.call_soon(self._turn)
+        else:
+            self._polling.begin()
 
     def _commit_turn(self) -> None:
         """Write what was decided, and let the answers go that rest on it; in which order and when, durability says."""

@@ -9,7 +9,9 @@ import logging
 import math
 import struct
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -28,6 +30,10 @@ try:
     from serving import _fast_path
 except ImportError:  # no compiler at the installation
     _fast_path = None  # type: ignore[assignment]  # looked at before its use
+
+# Of the data of a connection, where a request begins in it, what is known of heads (see `serving.heads`) and the head of the reply up
+# to the length of its body: the whole reply, and where the request ends.
+Replier = Callable[[bytes, int, dict[bytes, int], bytes], tuple[bytes, int] | None]
 
 _LOGGER = logging.getLogger("turnout.shim")
 _encode = msgspec.json.Encoder().encode
@@ -73,29 +79,29 @@ class FastPath:
         times = self._prepare(compiled, at)
         return compiled.answer(body, is_bare, (at - _EPOCH) // _MICROSECOND, times, marks, lines)
 
-    def reply(
-        self,
-        view: ReleaseView,
-        data: bytes,
-        start: int,
-        heads: dict[bytes, int],
-        head: bytes,
-        *,
-        memory: Memory,
-        held: Held,
-    ) -> tuple[bytes, int] | None:
-        """Do as `answer` does, now, for the HTTP request that begins at ``start``: the whole reply, and where the request ends.
-
-        ``heads`` are the heads of requests that may be answered so (see `serving.heads`), ``head`` is that of the reply, up to
-        the length of its body.
-        """
+    def replier(self, view: ReleaseView, memory: Memory, held: Held) -> Replier | None:
+        """Return what does as `answer` does, at once, for an HTTP request: for a turn of the loop, and no longer."""
         ready = self._ready(view, memory, held)
         if ready is None:
             return None
         compiled, marks, lines = ready
+        if self._is_dated:
+            return partial(self._reply_as_of_now, compiled, marks, lines)
+        return partial(compiled.reply, marks, lines, None, b"")
+
+    def _reply_as_of_now(
+        self,
+        compiled: "_fast_path.FastPath",
+        marks: "_fast_path.Marks",
+        lines: "_fast_path.HeldLines",
+        data: bytes,
+        start: int,
+        heads: dict[bytes, int],
+        head: bytes,
+    ) -> tuple[bytes, int] | None:
         at_us = time.time_ns() // 1_000
-        times = self._prepare(compiled, _EPOCH + at_us * _MICROSECOND) if self._is_dated else b""
-        return compiled.reply(data, start, heads, head, at_us, times, marks, lines)
+        times = self._prepare(compiled, _EPOCH + at_us * _MICROSECOND)
+        return compiled.reply(marks, lines, at_us, times, data, start, heads, head)
 
     def _ready(
         self, view: ReleaseView, memory: Memory, held: Held

@@ -143,6 +143,9 @@ class HttpProtocol(asyncio.Protocol):
         """Send the whole reply to the oldest request that waits."""
         self._n_waiting -= 1
         self._n_decided -= 1
+        if self._reading and not self._reader.last and self._transport is not None:  # as good as always
+            self._transport.write(reply)
+            return
         self._send(reply, ends=self._reader.last and not self._n_waiting and self._reader.state in ("idle", "closing"))
 
     def _send(self, reply: bytes, *, ends: bool) -> None:

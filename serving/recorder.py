@@ -179,8 +179,12 @@ class Recorder:
             self._open_writer()
 
     def _settle(self) -> None:
-        """Tell where the next line will lie, and for how many there is room: none while no segment is open."""
-        room = 0 if self._writer is None else min(self._segment_bytes - self._size, self._max_held_bytes)
+        """Tell where the next line will lie, and for how many there is room: none where a segment is to be opened first.
+
+        A segment may end above its size by what is held: a batch that is cut off by its end would be decided twice.
+        """
+        is_open = self._writer is not None and self._size < self._segment_bytes
+        room = self._max_held_bytes if is_open else 0
         self.held.settle(self._index << _OFFSET_BITS | self._size, room)
 
     def _write(self) -> None:

@@ -168,7 +168,10 @@ class Listener:
         """Prepare to serve ``parts``."""
         self._parts = parts
         self._settings = parts.settings
-        self._exchange = Exchange(parts.handler, parts.shim, parts.settings.limits, parts.settings.durable)
+        settings = parts.settings
+        self._exchange = Exchange(
+            parts.handler, parts.shim, settings.limits, settings.durable, settings.busy_poll_us / 1e6
+        )
         self._replies = Replies()
         self._connections: set[HttpProtocol] = set()
         self._frames: set[FrameProtocol] = set()

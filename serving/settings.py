@@ -14,6 +14,7 @@ from features.home import Home
 from serving.access import ROLES, Role
 from serving.limits import Limits
 
+MAX_BUSY_POLL_US = 10_000
 Durability = Literal["answer", "batch", "async"]
 
 
@@ -33,6 +34,7 @@ class Settings(Home):
     over which requests are answered besides (user and password may stand in it), ``worker`` which of
     several processes this is, on a port that they share (``shared_port``). ``upstream_url`` is the shim whose ledger and
     store are copied into ``home``, which is then nobody else's to write; ``upstream_token`` one of its tokens of role ``read``.
+    ``busy_poll_us`` is how long sockets are polled after an answer, where that pays (`serving.polling`); 0 is never.
     """
 
     host: str = "127.0.0.1"
@@ -51,9 +53,10 @@ class Settings(Home):
     shared_port: bool = False
     upstream_url: str | None = None
     upstream_token: str | None = field(default=None, repr=False)
+    busy_poll_us: int = 100
 
     def __post_init__(self) -> None:
-        """Refuse an address that others can reach and that no token guards."""
+        """Refuse an address that others can reach and that no token guards, and what else nobody can mean."""
         if not self.token and not self.role_tokens and not self.on_loopback:
             raise SettingsError(f"TURNOUT_HOST {self.host!r} is not a loopback address: set TURNOUT_TOKEN")
         if self.nats_url is not None:
@@ -62,6 +65,8 @@ class Settings(Home):
             _check_upstream(self.upstream_url)
         if not re.fullmatch(r"[!-~]*", self.upstream_token or ""):
             raise SettingsError("TURNOUT_UPSTREAM_TOKEN must be printable ASCII without a space")
+        if not 0 <= self.busy_poll_us <= MAX_BUSY_POLL_US:
+            raise SettingsError(f"TURNOUT_BUSY_POLL_US must be 0 to {MAX_BUSY_POLL_US}, got {self.busy_poll_us}")
 
     @property
     def on_loopback(self) -> bool:
@@ -97,7 +102,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
     ``TURNOUT_TOKEN_DECIDE``, ``_REPORT``, ``_OPERATE``, ``_READ``, ``TURNOUT_DURABLE``, ``TURNOUT_REPLAY`` and
     ``TURNOUT_FSYNC`` (1 is on), ``TURNOUT_MEMORY``, ``TURNOUT_MAX_BODY_BYTES``, ``TURNOUT_MAX_IN_FLIGHT``,
     ``TURNOUT_MAX_CONNECTIONS``, ``TURNOUT_POLL_SECONDS`` (between two looks at the ledger),
-    ``TURNOUT_UPSTREAM`` and ``TURNOUT_UPSTREAM_TOKEN``; ``TURNOUT_WORKER`` is set by the supervisor of several.
+    ``TURNOUT_UPSTREAM`` and ``TURNOUT_UPSTREAM_TOKEN``, ``TURNOUT_BUSY_POLL_US``; ``TURNOUT_WORKER`` is set by the supervisor of several.
 
     Raises
     ------
@@ -123,6 +128,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         shared_port="TURNOUT_WORKER" in environment,
         upstream_url=environment.get("TURNOUT_UPSTREAM") or None,
         upstream_token=environment.get("TURNOUT_UPSTREAM_TOKEN") or None,
+        busy_poll_us=_count(environment, "TURNOUT_BUSY_POLL_US", 100),
     )
 
 

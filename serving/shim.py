@@ -18,7 +18,7 @@ from serving import answer, decider, identity, recall
 from serving.answer import Answer
 from serving.case import FeatureRangeError, NoEligibleDestinationError, Question
 from serving.debts import Debts
-from serving.fast_path import FastPath
+from serving.fast_path import FastPath, Replier
 from serving.live import LiveStates
 from serving.memory import Memory
 from serving.metrics import Metrics
@@ -121,18 +121,16 @@ class Shim:
                 return None  # what is not written is not remembered either: the whole path decides anew
         return told
 
-    def reply(self, data: bytes, start: int, heads: dict[bytes, int], head: bytes) -> tuple[bytes, int] | None:
-        """Return the whole reply to the HTTP request that begins at ``start``, and where the request ends.
+    def replier(self) -> Replier | None:
+        """Return what decides HTTP requests as they are read, until the turn of the loop ends; None while nothing can.
 
-        None where its head is not one of ``heads``, it is not whole, or the fast path does not take it now. Its record is held:
-        the reply must not leave before the recorder is flushed. ``head`` is the reply's, up to the length of its body.
+        It gives the whole reply to a request, and where that ends; or None where the fast path does not take it. The records
+        are held: no reply may leave before the recorder is flushed.
         """
         recorder = self.recorder
         if not (self._is_timely and recorder.holding and recorder.failure is None) or self.overrides.is_any:
             return None
-        return self.fast_path.reply(
-            self.releases.view, data, start, heads, head, memory=self.memory, held=recorder.held
-        )
+        return self.fast_path.replier(self.releases.view, self.memory, recorder.held)
 
     def _takes_ordinary(self) -> bool:
         """Tell whether what is ordinary may be decided without a look at overrides, and its record be held."""

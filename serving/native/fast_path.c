@@ -141,35 +141,40 @@ static PyObject *FastPath_answer(FastPath *self, PyObject *args) {
     return answer;
 }
 
-/* reply(data, start, heads, head, at_us, times, marks, held): the whole reply to the HTTP request that begins at start, and where
-   it ends; or None. `heads` says what is known of heads (see http.h), `head` is the reply's up to the length of its body. */
-static PyObject *FastPath_reply(FastPath *self, PyObject *args) {
+/* Read `reply`'s arguments; -1 with an error set where they are not what they should be. */
+static int read_reply(PyObject *const *args, Py_ssize_t n, Terms *terms, Text *data, Py_ssize_t *start, Text *head) {
+    if (n != 8 || !PyObject_TypeCheck(args[0], MARKS_TYPE) || !PyObject_TypeCheck(args[1], HELD_TYPE) || !PyDict_Check(args[6])) {
+        PyErr_SetString(PyExc_TypeError, "reply takes marks, held, at_us, times, data, start, heads and head");
+        return -1;
+    }
+    terms->marks = (Marks *)args[0];
+    terms->held = (HeldLines *)args[1];
+    terms->moment.at_us = args[2] == Py_None ? read_clock_us() : PyLong_AsLongLong(args[2]);
+    *start = PyLong_AsSsize_t(args[5]);
+    if (PyErr_Occurred() || as_text(args[3], &terms->times) < 0 || as_text(args[4], data) < 0 || as_text(args[7], head) < 0) return -1;
+    if (*start >= 0 && (size_t)*start <= data->size) return 0;
+    PyErr_Format(PyExc_ValueError, "start must be 0 to %zu, got %zd", data->size, *start);
+    return -1;
+}
+
+/* reply(marks, held, at_us, times, data, start, heads, head): the whole reply to the HTTP request that begins at start, and where
+   it ends; or None. `at_us` None is now, `heads` says what is known of heads (see http.h), `head` is the reply's up to the length of
+   its body. */
+static PyObject *FastPath_reply(FastPath *self, PyObject *const *args, Py_ssize_t n) {
     Terms terms;
-    Text data, head, body;
-    Py_ssize_t size, head_size, times_size, start;
-    PyObject *heads;
-    long long at_us;
+    Text whole, data, head, body;
+    Py_ssize_t start;
     int is_bare;
     clock_gettime(CLOCK_MONOTONIC, &terms.moment.started);
-    if (!PyArg_ParseTuple(args, "y#nO!y#Ly#O!O!", &data.at, &size, &start, &PyDict_Type, &heads, &head.at, &head_size, &at_us,
-                          &terms.times.at, &times_size, MARKS_TYPE, &terms.marks, HELD_TYPE, &terms.held))
-        return NULL;
-    if (start < 0 || start > size) {
-        PyErr_Format(PyExc_ValueError, "start must be 0 to %zd, got %zd", size, start);
-        return NULL;
-    }
-    const char *const whole = data.at;
-    data = (Text){whole + start, (size_t)(size - start)};
-    head.size = (size_t)head_size;
-    terms.times.size = (size_t)times_size;
-    terms.moment.at_us = at_us;
-    if (find_body(data, heads, &body, &is_bare) != 1 || !decide_body(self, body, is_bare, &terms)) {
+    if (read_reply(args, n, &terms, &whole, &start, &head) < 0) return NULL;
+    data = (Text){whole.at + start, whole.size - (size_t)start};
+    if (find_body(data, args[6], &body, &is_bare) != 1 || !decide_body(self, body, is_bare, &terms)) {
         PyErr_Clear();
         Py_RETURN_NONE;
     }
     PyObject *reply = make_reply(head, &self->desk.answers);
     trim(&self->desk.answers);
-    return reply ? Py_BuildValue("(Nn)", reply, (Py_ssize_t)(body.at + body.size - whole)) : NULL;
+    return reply ? Py_BuildValue("(Nn)", reply, (Py_ssize_t)(body.at + body.size - whole.at)) : NULL;
 }
 
 /* set_live(place, rows): what is known of a course's destinations from now on; False while a decision is under way. */
@@ -293,8 +298,8 @@ static void FastPath_dealloc(FastPath *self) {
 static PyMethodDef type_methods[] = {
     {"answer", (PyCFunction)FastPath_answer, METH_VARARGS,
      "answer(body, is_bare, at_us, times, marks, held, /)\n--\n\nDecide what a body asks, keep it, and return the answer, or None."},
-    {"reply", (PyCFunction)FastPath_reply, METH_VARARGS,
-     "reply(data, start, heads, head, at_us, times, marks, held, /)\n--\n\nDo as `answer` does for an HTTP request that is known by its head."},
+    {"reply", (PyCFunction)(void (*)(void))FastPath_reply, METH_FASTCALL,
+     "reply(marks, held, at_us, times, data, start, heads, head, /)\n--\n\nDo as `answer` does for an HTTP request that is known by its head."},
     {"take_counts", (PyCFunction)FastPath_take_counts, METH_NOARGS,
      "take_counts()\n--\n\nReturn what was counted since last asked."},
     {"set_live", (PyCFunction)FastPath_set_live, METH_VARARGS,

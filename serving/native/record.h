@@ -231,6 +231,13 @@ static void seal_line(Output *out, size_t begin) {
     PUT(out, "\n");
 }
 
+/* Microseconds since 1970. */
+static int64_t read_clock_us(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
 static double count_us(const struct timespec *started) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

@@ -15,6 +15,7 @@ from features.clock import SystemClock
 from features.records import Override
 from serving import fast_path, identity
 from serving.exchange import Exchange
+from serving.fast_path import Replier
 from serving.handler import Handler
 from serving.limits import Limits
 from serving.memory import of_capacity
@@ -37,10 +38,15 @@ class Spied(Shim):
 
     n_direct = 0
 
-    def reply(self, data: bytes, start: int, heads: dict[bytes, int], head: bytes) -> tuple[bytes, int] | None:
-        told = super().reply(data, start, heads, head)
-        self.n_direct += told is not None
-        return told
+    def replier(self) -> Replier | None:
+        replier = super().replier()
+
+        def reply(*asked: Any) -> tuple[bytes, int] | None:
+            told = replier(*asked) if replier else None
+            self.n_direct += told is not None
+            return told
+
+        return replier and reply
 
 
 class Wire:

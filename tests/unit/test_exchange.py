@@ -19,6 +19,7 @@ from serving.limits import Limits
 from serving.memory import DecisionMemory
 from serving.messages import Request, Response
 from serving.overrides import OverrideJournal
+from serving.polling import BusyPolling
 from serving.recorder import Recorder
 from serving.settings import Durability, Settings
 from serving.shim import Shim
@@ -274,3 +275,17 @@ def test_with_one_connection_there_is_nothing_to_wait_for(tmp_path: Path) -> Non
         assert desk.caller.logged_then == [1]
 
     at_desk(tmp_path, act)
+
+
+def test_once_all_is_answered_the_sockets_are_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told_then = []
+
+    async def act(desk: Desk) -> None:
+        monkeypatch.setattr(BusyPolling, "begin", lambda _: told_then.append(len(desk.caller.told)))
+        for number in range(10):
+            desk.ask(number)
+        while len(desk.caller.told) < 10:
+            await asyncio.sleep(0)
+
+    at_desk(tmp_path, act, limits=Limits(turn_requests=6))
+    assert told_then == [10]

@@ -21,6 +21,12 @@ def test_a_value_that_is_none_is_named(name: str, value: str) -> None:
         settings.read({name: value})
 
 
+def test_polling_for_longer_than_anybody_can_mean_is_refused() -> None:
+    assert settings.read({"TURNOUT_BUSY_POLL_US": "0"}).busy_poll_us == 0
+    with pytest.raises(SettingsError, match="TURNOUT_BUSY_POLL_US must be 0 to 10000, got 10001"):
+        settings.read({"TURNOUT_BUSY_POLL_US": "10001"})
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.1", "shim.internal", "::"])  # noqa: S104 - what is refused
 def test_an_address_others_can_reach_needs_a_token(host: str) -> None:
     with pytest.raises(SettingsError, match="TURNOUT_TOKEN"):

@@ -68,7 +68,7 @@ class FakeShim:
     recorder: FakeRecorder = field(default_factory=FakeRecorder)
     debts: Debts = field(default_factory=Debts)
 
-    def reply(self, *_: object) -> None:
+    def replier(self) -> None:
         return None
 
 
