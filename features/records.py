@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
 
 SCHEMA_VERSION = 1
 
@@ -74,6 +75,9 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     eligible), ``mixture`` the distribution the assignment was really drawn from, and ``propensity`` its value at the
     ``assigned`` destination: after mask, canary, exploration, override and fallback. ``content`` is the digest of the
     classifier whose answer stands in the vectors, None where none was asked or it failed.
+
+    On the wire all rows of ``numbers`` but the first may leave out their first ``n_shared`` cells, which are the first
+    row's: what is the event's need not be told once per candidate. A decision that was read has whole rows, and 0.
     """
 
     decision_id: Identifier
@@ -109,6 +113,18 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     state_age_ms: float | None = None
     content: str | None = None
     latency_us: float = 0.0
+    n_shared: Annotated[int, Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        """Give every row the cells that it shares with the first; refuse more than that has."""
+        if not self.n_shared:
+            return
+        first = self.numbers[0] if self.numbers else ()
+        if self.n_shared > len(first):
+            raise ValueError(f"n_shared must be at most the {len(first)} numbers of the first row, got {self.n_shared}")
+        shared = first[: self.n_shared]
+        force_setattr(self, "numbers", (first, *(shared + row for row in self.numbers[1:])))
+        force_setattr(self, "n_shared", 0)
 
 
 class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="record", tag="outcome"):

@@ -111,7 +111,7 @@ class Shelf:
         kept = set(digests)
         for digest in digests:
             with suppress(AbsentReleaseError, BundleError, OSError):
-                kept.update(self._copies.verify(digest).pins.values())
+                kept.update(self._copies.manifest(digest).pins.values())
         for digest in set(self._copies.digests()) - kept:
             self._remove(digest)
 

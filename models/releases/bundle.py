@@ -120,7 +120,7 @@ def verify(folder: Path, digest: str, *, limits: Limits = DEFAULT_LIMITS) -> Man
         `ManifestError`, `FileMismatchError`, `MissingFileError`, `ForeignFileError` or `TooLargeError`.
     """
     found = _list_files(folder, limits)
-    manifest = _read_manifest(folder, digest, limits)
+    manifest = read_manifest(folder, digest, limits=limits)
     for name in sorted(set(found) - {MANIFEST_FILE} - set(manifest.files)):
         raise ForeignFileError(name, expected="only files of the manifest", found="a file it does not name")
     for name, expected in manifest.files.items():
@@ -145,7 +145,14 @@ def read_digest(folder: Path, *, limits: Limits = DEFAULT_LIMITS) -> str:
     return _hash_file(folder / MANIFEST_FILE, limits)
 
 
-def _read_manifest(folder: Path, digest: str, limits: Limits) -> Manifest:
+def read_manifest(folder: Path, digest: str, *, limits: Limits = DEFAULT_LIMITS) -> Manifest:
+    """Return the manifest that ``digest`` names; whether the files agree is for `verify` to say.
+
+    Raises
+    ------
+    ManifestError
+        If it is another, or none.
+    """
     claimed = read_digest(folder, limits=limits)
     if claimed != digest:
         raise ManifestError(MANIFEST_FILE, expected=f"SHA-256 {digest}", found=f"SHA-256 {claimed}")

@@ -77,6 +77,10 @@ class Store:
         """
         return bundle.verify(self.path(digest), digest, limits=self._limits)
 
+    def manifest(self, digest: str) -> Manifest:
+        """Return the manifest of a release without a look at the other files, which would read every byte; raises as `verify`."""
+        return bundle.read_manifest(self.path(digest), digest, limits=self._limits)
+
     def digests(self) -> tuple[str, ...]:
         """Return the digests of all releases, sorted."""
         if not self._root.is_dir():

@@ -36,6 +36,8 @@ typedef struct {
     const double *constants; /* [n_destinations, n_numbers + n_operands] */
     Text *constant_texts, *category_texts; /* [n_destinations, n_numbers], [n_destinations, n_categories] */
     int32_t *runs;   /* by number: how many columns from it on are the event's, or the destination's, 1 where it is neither */
+    Py_ssize_t n_shared; /* how many of the first numbers are the event's: they are logged once */
+    char shared_text[32]; /* that, as a field of the record; empty where there are none */
     Text *run_texts; /* [n_destinations, n_numbers]: the destination's texts of that run */
     Order *orders; /* the default, that of an absent value, then those of the routes */
     Exploration exploration;
@@ -133,6 +135,14 @@ static int32_t add_slot(Course *course, Text name) {
     return slot;
 }
 
+/* Count the first numbers that are the same for all candidates. */
+static void count_shared(Course *course) {
+    Py_ssize_t n = 0;
+    while (n < course->n_numbers && (course->numbers[n].space == OF_EVENT || course->numbers[n].space == OF_TIME)) n++;
+    course->n_shared = n;
+    if (n) PyOS_snprintf(course->shared_text, sizeof course->shared_text, ",\"n_shared\":%zd", n);
+}
+
 /* Find what stands together: the destination's own numbers are written in one piece, the event's copied in one. */
 static int join_runs(Course *course) {
     const Py_ssize_t n = course->n_numbers;
@@ -182,6 +192,7 @@ static int read_features(Course *course, PyObject *spec) {
         return -1;
     course->text_slot = add_slot(course, course->text_field);
     course->by_slot = add_slot(course, course->by);
+    count_shared(course);
     Py_ssize_t n_constants = course->n_destinations * (course->n_numbers + course->n_operands);
     Py_ssize_t n_texts = course->n_destinations * course->n_numbers, n_categories = course->n_destinations * course->n_categories;
     return (course->constants = read_doubles(course->kept, spec, "constants", n_constants))

@@ -160,12 +160,14 @@ static Py_ssize_t write_run(Desk *desk, Py_ssize_t place, Py_ssize_t c, double *
     return n;
 }
 
-/* Fill a row of the matrix and write it for the log. */
+/* Fill a row of the matrix and write it for the log, where a row after the first leaves out what it shares with it. */
 static int write_row(Desk *desk, Py_ssize_t place) {
     const Course *course = desk->asked.course;
+    const Py_ssize_t n_shared = place ? course->n_shared : 0;
     double *row = desk->matrix + place * (course->n_numbers + course->n_categories);
-    for (Py_ssize_t c = 0, n_run; c < course->n_numbers; c += n_run) {
-        if (c) PUT(&desk->rows, ",");
+    if (n_shared) memcpy(row, desk->matrix, (size_t)n_shared * sizeof(double));
+    for (Py_ssize_t c = n_shared, n_run; c < course->n_numbers; c += n_run) {
+        if (c > n_shared) PUT(&desk->rows, ",");
         if (!place) desk->marks[c] = desk->rows.size;
         n_run = write_run(desk, place, c, row);
         if (n_run) continue;

@@ -216,7 +216,9 @@ static void put_features(Output *out, const Desk *desk) {
     put_quoted(out, desk->asked.course->feature_set);
     PUT(out, ",\"numbers\":[");
     put(out, desk->rows.bytes, desk->rows.size);
-    PUT(out, "],\"categories\":[");
+    PUT(out, "]");
+    if (desk->asked.field.n > 1) put(out, desk->asked.course->shared_text, strlen(desk->asked.course->shared_text));
+    PUT(out, ",\"categories\":[");
     put(out, desk->categories.bytes, desk->categories.size);
     PUT(out, "]");
 }

@@ -82,3 +82,20 @@ def test_a_reporters_own_key_comes_first() -> None:
 def test_records_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         OUTCOME.success = True  # type: ignore[misc]  # the point of the test
+
+
+def test_what_rows_share_with_the_first_may_be_left_out_and_is_read_as_if_it_were_there() -> None:
+    read = _decode(DECISION, numbers=[[1.0, None, 3.0], [4.0], [None]], n_shared=2)
+    assert read.numbers == ((1.0, None, 3.0), (1.0, None, 4.0), (1.0, None, None))
+    assert read == _decode(DECISION, numbers=read.numbers) == _decode(read)
+    assert read.n_shared == 0
+
+
+def test_all_may_be_shared() -> None:
+    assert _decode(DECISION, numbers=[[1.0], []], n_shared=1).numbers == ((1.0,), (1.0,))
+
+
+@pytest.mark.parametrize(("rows", "n_shared"), [([[1.0], []], 2), ([], 1), ([[1.0]], -1)])
+def test_more_cannot_be_shared_than_there_is(rows: list[list[float]], n_shared: int) -> None:
+    with pytest.raises(msgspec.ValidationError, match="n_shared"):
+        _decode(DECISION, numbers=rows, n_shared=n_shared)

@@ -159,6 +159,22 @@ def test_a_damaged_release_is_refused_and_says_so_when_put_again(tmp_path: Path)
         store.put(tmp_path / "router")
 
 
+def test_a_manifest_is_read_without_the_other_files_and_must_be_the_one_that_is_named(tmp_path: Path) -> None:
+    digest = seal(tmp_path / "router")
+    store = Store(tmp_path / "store")
+    folder = store.path(store.put(tmp_path / "router"))
+    whole = store.verify(digest)
+    (folder / "model.txt").chmod(0o644)
+    (folder / "model.txt").write_text("eert")
+    assert store.manifest(digest) == whole
+    (folder / bundle.MANIFEST_FILE).chmod(0o644)
+    (folder / bundle.MANIFEST_FILE).write_text("{}")
+    with pytest.raises(ManifestError):
+        store.manifest(digest)
+    with pytest.raises(AbsentReleaseError):
+        store.manifest("0" * 64)
+
+
 def test_a_foreign_file_in_a_release_is_refused(tmp_path: Path) -> None:
     digest = seal(tmp_path / "router")
     store = Store(tmp_path / "store")
