@@ -4,7 +4,7 @@ from pathlib import Path
 
 from features import content as contents
 from flows.wiring import Wiring
-from models import content
+from models import content, content_card
 from models.card import ContractMismatchError
 from models.releases import bundle
 from models.releases.bundle import BundleError
@@ -33,13 +33,13 @@ def misfits(wired: Wiring, approval: Approval, folder: Path) -> tuple[str, ...]:
         return (f"it was fitted on the answers of {found}, released for the stream is {released}",)
     if kind == content.KIND:
         try:
-            return unserved(wired, name, content.read_card(folder))
+            return unserved(wired, name, content_card.read_card(folder))
         except ContractMismatchError as error:
             return (str(error),)
     return ()
 
 
-def unserved(wired: Wiring, name: str, card: content.Card) -> tuple[str, ...]:
+def unserved(wired: Wiring, name: str, card: content_card.Card) -> tuple[str, ...]:
     """Return what the features of the streams that ``name`` reads for ask of it, and a classifier of ``card`` does not give."""
     return tuple(
         f"streams.{stream}: {reason}"

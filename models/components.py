@@ -13,8 +13,8 @@ from typing import ClassVar, Self
 
 from models import arrays
 from models.arrays import Floats32
-from models.logits import ON_DISK
-from models.text_terms import Columns
+from models.logits import ON_DISK, add_rows
+from models.text_encoder import Columns
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,7 @@ class Components:
 
     def place(self, columns: Columns, values: Floats32) -> Floats32:
         """Return float32[n_components] for one sparse event."""
-        placed: Floats32 = values @ self.weights.take(columns, axis=0)
-        return placed
+        return add_rows(values, self.weights.take(columns, axis=0))
 
     @classmethod
     def load(cls, folder: Path, n_terms: int, n_components: int) -> Self:

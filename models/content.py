@@ -1,83 +1,33 @@
-"""The content classifier: an event's text and attributes to a class, its confidence, or "out of scope"; scored with numpy alone.
+"""The content classifier: an event's text and attributes to a class, its confidence, or "out of scope"; scored with numpy alone, or in C.
 
 A classifier on disk is a folder of ``card.json``, ``vocabulary.json``, ``golden.json`` and a JSON file of arrays per part.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from features import content as contents
 from features.content import Content
 from features.records import Event
+from models import scorer
 from models.card import CARD_FILE, ContractMismatchError
 from models.components import Components
+from models.content_card import Card, Statistic, read_card
 from models.logits import Linear, Neural
 from models.router import GOLDEN_FILE, ProbeError
-from models.text_terms import BLOCKS, Attribute, Attributes, Columns, Cut, Encoder, Floats32, Vocabulary
+from models.scorer import Parts, Scored
+from models.text_encoder import Encoder
+from models.text_terms import BLOCKS, Attribute, Attributes, Vocabulary
 
 Floats = NDArray[np.float64]
-Contender = Literal["linear", "neural", "pool"]
-Statistic = Literal["probability", "evidence", "margin"]
-
 KIND = "classifier"
 VOCABULARY_FILE = "vocabulary.json"
-_GOLDEN_TOLERANCE = 1e-4  # float32 sums may differ by their order in another build of numpy
-
-
-class Contest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a contender reached on folds that it did not see: mean negative log likelihood and share answered right."""
-
-    log_loss: float
-    accuracy: float
-
-
-class Scope(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When an event is in scope: its ``statistic`` is at least ``threshold``.
-
-    ``probability`` is that of the best class; ``evidence`` the best class's logit; ``margin`` the best class's logit
-    above that of the out-of-scope class. The shares are what the choice gave on folds not seen (recall is None
-    without examples out of scope).
-    """
-
-    statistic: Statistic
-    threshold: float
-    accuracy_loss_share: float
-    out_of_scope_recall: float | None
-
-
-class Card(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a classifier is: classes in column order, how text is cut, what is pooled, when it abstains, where it was learned.
-
-    Logits are ``linear_scale * linear + neural_scale * neural``; a scale of None means that this part is not there.
-    ``out_of_scope_column`` says that a last column, after ``classes``, was learned from examples out of scope.
-    ``attributes`` are those of an event that are read beside its text. ``n_components`` is not written where there are
-    none, so that a shim which knows of none reads the card.
-    """
-
-    classes: Annotated[tuple[str, ...], Meta(min_length=2)]
-    out_of_scope_column: bool
-    cut: Cut
-    contender: Contender
-    linear_scale: float | None
-    neural_scale: float | None
-    contest: dict[Contender, Contest]
-    scope: Scope
-    trained: dict[str, str | float | int]
-    attributes: tuple[str, ...] = ()
-    n_components: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
-    schema: Annotated[int, Meta(ge=1, le=1)] = 1
-    kind: Literal["classifier"] = "classifier"
-
-    @property
-    def n_columns(self) -> int:
-        """Return the number of logits: the classes, and out of scope where it was learned."""
-        return len(self.classes) + self.out_of_scope_column
+_GOLDEN_TOLERANCE = 1e-4  # older releases were made with sums of float32 in another order
 
 
 class Classified(Struct, frozen=True, eq=False):
@@ -120,10 +70,7 @@ class Classifier:
     ) -> None:
         """Take a card, its vocabulary, the parts that the card gives a scale, and the components if it has any."""
         self.card = card
-        self._encoder = Encoder(card.cut, vocabulary)
-        self._linear = linear
-        self._neural = neural
-        self._components = components
+        self._scorer = scorer.fastest(Encoder(card.cut, vocabulary), _parts(card, linear, neural, components))
         self.classes = card.classes
         self.n_components = card.n_components or 0
         self._columns = contents.columns_of(card.classes)
@@ -149,42 +96,34 @@ class Classifier:
         TypeError
             If ``text`` is not text.
         """
-        columns, values = self._encoder.encode(text, attributes)
-        if not columns.size:
+        said = self._scorer.score(text, attributes)
+        if said is None:
             nowhere = (0.0,) * self.n_components
             return Classified(None, 1.0, self.card.classes[0], np.zeros(len(self.card.classes)), -np.inf, nowhere)
-        logits = self._logits(columns, values)
-        n_classes = len(self.card.classes)
-        probabilities = _softmax(logits)[:n_classes]
-        best = int(probabilities.argmax())
-        label, probability = self.card.classes[best], float(probabilities[best])
-        score = self._scope_score(logits, probability)
-        placed = () if self._components is None else tuple(self._components.place(columns, values).tolist())
+        probabilities, best, probability, *_, placed = said
+        label, score = self.card.classes[best], self._scope_score(said)
         if score < self.card.scope.threshold:
             return Classified(None, 1.0 - probability, label, probabilities, score, placed)
         return Classified(label, probability, label, probabilities, score, placed)
 
-    def _scope_score(self, logits: Floats, probability: float) -> float:
-        """Return `scope_scores` of one row."""
-        statistic, n_classes = self.card.scope.statistic, len(self.card.classes)
-        if statistic == "probability":
-            return probability
-        evidence = float(np.maximum.reduce(logits[:n_classes]))
-        return evidence - float(logits[n_classes]) if statistic == "margin" else evidence
-
-    def _logits(self, columns: Columns, values: Floats32) -> Floats:
-        linear, neural = self.card.linear_scale, self.card.neural_scale
-        of_linear = 0.0 if self._linear is None or linear is None else linear * self._linear.score(columns, values)
-        of_neural = 0.0 if self._neural is None or neural is None else neural * self._neural.score(columns, values)
-        return np.add(of_linear, of_neural, dtype=np.float64)
+    def _scope_score(self, said: Scored) -> float:
+        """Return `scope_scores` of one event."""
+        if self.card.scope.statistic == "probability":
+            return said.probability
+        return said.evidence - said.outside if self.card.scope.statistic == "margin" else said.evidence
 
 
-def _softmax(logits: Floats) -> Floats:
-    """Return `models.logits.softmax` of one row, without what shaping it as a table costs."""
-    grown: Floats = logits - np.maximum.reduce(logits)
-    np.exp(grown, out=grown)
-    grown /= np.add.reduce(grown)
-    return grown
+def _parts(card: Card, linear: Linear | None, neural: Neural | None, components: Components | None) -> Parts:
+    """Return the parts that the card gives a scale."""
+    return Parts(
+        n_classes=len(card.classes),
+        n_columns=card.n_columns,
+        linear=None if card.linear_scale is None else linear,
+        linear_scale=card.linear_scale or 0.0,
+        neural=None if card.neural_scale is None else neural,
+        neural_scale=card.neural_scale or 0.0,
+        components=components,
+    )
 
 
 def scope_scores(statistic: Statistic, logits: Floats, probabilities: Floats, n_classes: int) -> Floats:
@@ -208,20 +147,6 @@ def save(
             part.save(folder)
     (folder / VOCABULARY_FILE).write_bytes(msgspec.json.encode(vocabulary))
     (folder / CARD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
-
-
-def read_card(folder: Path) -> Card:
-    """Read the card alone.
-
-    Raises
-    ------
-    ContractMismatchError
-        If it is not there, or is none.
-    """
-    try:
-        return msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=Card)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise ContractMismatchError(f"{CARD_FILE} cannot be read: {error}") from None
 
 
 def load(folder: Path) -> Classifier:

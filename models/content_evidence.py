@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from models.comparison import OfflineVerdict
-from models.content import Card
+from models.content_card import Card
 from models.content_evaluation import ContentEvaluation
 from models.evidence import PAGE_FILE, REPORT_FILE
 

@@ -11,9 +11,11 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import LinearSVC
 
+from models.arrays import Floats32
 from models.components import Components
 from models.logits import ON_DISK, Linear, Neural
-from models.text_terms import Attributes, Encoder, Floats32
+from models.text_encoder import Encoder
+from models.text_terms import Attributes
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from models.content import Contender, Contest, Scope, Statistic, scope_scores
+from models.content import scope_scores
+from models.content_card import Contender, Contest, Scope, Statistic
 from models.logits import softmax
 
 Floats = NDArray[np.float64]

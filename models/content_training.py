@@ -17,9 +17,11 @@ from features import content as contents
 from features.labels import Labelled
 from models import content, content_fit
 from models.components import Components
+from models.content_card import Card
 from models.content_fit import Parts, Settings
 from models.content_judging import Judged, judge
-from models.text_terms import Attributes, Cut, Encoder, Vocabulary, fit_vocabulary, number_edges
+from models.text_encoder import Encoder
+from models.text_terms import Attributes, Cut, Vocabulary, fit_vocabulary, number_edges
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -222,8 +224,8 @@ def _components(rows: csr_matrix, n_components: int, seed: int) -> Components | 
 
 def _card(
     examples: _Examples, cut: Cut, judged: Judged, origin: Mapping[str, str | float | int], *, with_column: bool
-) -> content.Card:
-    return content.Card(
+) -> Card:
+    return Card(
         classes=examples.classes,
         out_of_scope_column=with_column,
         cut=cut,
@@ -237,9 +239,7 @@ def _card(
     )
 
 
-def _write(
-    folder: Path, card: content.Card, vocabulary: Vocabulary, parts: Parts, examples: _Examples
-) -> content.Classifier:
+def _write(folder: Path, card: Card, vocabulary: Vocabulary, parts: Parts, examples: _Examples) -> content.Classifier:
     linear = None if card.linear_scale is None else parts.linear
     neural = None if card.neural_scale is None else parts.neural
     content.save(folder, card, vocabulary, linear, neural, parts.components)

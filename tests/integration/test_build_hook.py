@@ -24,7 +24,7 @@ def hook() -> ModuleType:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    for folder, sources in (("models", "*.c"), ("serving", "*.c"), ("serving/native", "*")):
+    for folder, sources in (("models", "*.c"), ("models/native", "*"), ("serving", "*.c"), ("serving/native", "*")):
         (tmp_path / folder).mkdir()
         for source in (ROOT / folder).glob(sources):
             shutil.copy(source, tmp_path / folder)
@@ -54,17 +54,21 @@ def test_a_wheel_takes_the_product_along_and_says_for_which_platform(hook: Modul
     assert warnings == []
     assert data["artifacts"] == [
         "/models/_masks.abi3.so",
+        "/models/_scorer.abi3.so",
         "/serving/_keys.abi3.so",
         "/serving/_fast_path.abi3.so",
     ]
     assert not data["pure_python"]
     assert data["tag"].startswith("cp311-abi3-")
-    program = "import _fast_path, _keys, _masks; print(_masks.Masks.__name__, _keys.may_repeat(b'{}'), _fast_path.digits(0.1))"
+    program = (
+        "import _fast_path, _keys, _masks, _scorer; "
+        "print(_masks.Masks.__name__, _scorer.Scorer.__name__, _keys.may_repeat(b'{}'), _fast_path.digits(0.1))"
+    )
     path = os.pathsep.join([str(tree / "models"), str(tree / "serving")])
     ran = subprocess.run(
         [sys.executable, "-c", program], env={"PYTHONPATH": path}, capture_output=True, text=True, check=True
     )
-    assert ran.stdout == "Masks False b'0.1'\n"
+    assert ran.stdout == "Masks Scorer False b'0.1'\n"
 
 
 def test_without_a_compiler_the_installation_goes_on_and_an_older_product_is_gone(

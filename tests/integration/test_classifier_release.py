@@ -5,6 +5,7 @@ import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,7 +21,7 @@ from flows import classify, promote, retrain
 from flows import settings as environment
 from flows.promote import REFUSED_TAG
 from flows.wiring import Wiring
-from models import comparison, content
+from models import comparison, content, scorer
 from models.card import read_card
 from models.comparison import OfflineVerdict
 from models.registered import Version
@@ -420,6 +421,12 @@ def ask(application: Application, **data: object) -> dict[str, object]:
     return {"status": response.status, **answer}
 
 
+def recall(application: Application, decision_id: object) -> dict[str, Any]:
+    request = Request(method="GET", path=f"/v1/decisions/{decision_id}", headers=JSON)
+    decision: dict[str, Any] = json.loads(application.handler.handle(request).body)
+    return decision
+
+
 def test_a_shim_answers_whatever_the_text_is(shim: Application) -> None:
     shim.handler._shim.releases.poll()  # type: ignore[attr-defined]  # a Follower
     for message in ("please refund the sofa", "", None, "x" * 10_000_000, "支付 \u0000 \U0001f600"):
@@ -428,6 +435,22 @@ def test_a_shim_answers_whatever_the_text_is(shim: Application) -> None:
     for message, kind in ((7, "int"), (["a"], "list"), ({"a": 1}, "dict")):
         refused = ask(shim, message=message)
         assert (refused["status"], refused["detail"]) == (422, f"data.message must be text, got {kind}")
+
+
+def test_a_shim_in_which_nothing_of_the_classifier_is_in_c_decides_the_same(
+    wired: Wiring, released: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    for form in (scorer._scorer, None):
+        monkeypatch.setattr(scorer, "_scorer", form)
+        application = server.build(settings_of(wired, tmp_path / str(len(told))))
+        application.handler._shim.releases.poll()  # type: ignore[attr-defined]  # a Follower
+        messages = ("please refund the sofa", "where is it", "支付", "x" * 3_000, "the the the order")
+        decisions = [recall(application, ask(application, message=message)["decision_id"]) for message in messages]
+        told.append([(each["content"], each["numbers"], each["categories"]) for each in decisions])
+    assert told[0] == told[1]
+    assert {content for content, _, _ in told[0]} == {wired.classifier("requests") or released}
+    assert len({str((numbers, categories)) for _, numbers, categories in told[0]}) > 2
 
 
 def test_a_shim_whose_classifier_is_gone_says_so_and_answers(wired: Wiring, released: str, tmp_path: Path) -> None:
@@ -439,10 +462,7 @@ def test_a_shim_whose_classifier_is_gone_says_so_and_answers(wired: Wiring, rele
     application.handler._shim.releases.poll()  # type: ignore[attr-defined]  # a Follower
     answered = ask(application, message="please refund the sofa")
     assert answered["destinations"]
-    response = application.handler.handle(
-        Request(method="GET", path=f"/v1/decisions/{answered['decision_id']}", headers=JSON)
-    )
-    decision = json.loads(response.body)
+    decision = recall(application, answered["decision_id"])
     assert decision["categories"][0][1] is None
     assert "content" not in decision
     status = json.loads(application.handler.handle(Request(method="GET", path="/status")).body)

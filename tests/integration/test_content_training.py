@@ -20,7 +20,8 @@ from models import content, content_fit, content_training
 from models.content_judging import choose_scope, judge
 from models.content_training import Settings, TrainingRefusedError, train
 from models.logits import softmax
-from models.text_terms import Attributes, Cut, Encoder, fit_vocabulary
+from models.text_encoder import Encoder
+from models.text_terms import Attributes, Cut, fit_vocabulary
 
 SETTINGS = Settings(n_epochs=30, n_hidden=8, batch_size=16, max_accuracy_loss_share=0.02)
 VERBS = {

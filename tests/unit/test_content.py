@@ -16,14 +16,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from features.records import Event
-from models import arrays, content, text_terms
+from models import arrays, content, text_encoder
 from models.card import ContractMismatchError
 from models.components import Components
-from models.content import Card, Contest, Scope
+from models.content_card import Card, Contest, Scope
 from models.logits import Linear, Neural, softmax
 from models.releases import bundle
 from models.router import ProbeError
-from models.text_terms import Attribute, Attributes, Cut, Encoder, Vocabulary, fit_vocabulary, number_edges
+from models.text_encoder import Encoder
+from models.text_terms import Attribute, Attributes, Cut, Vocabulary, fit_vocabulary, number_edges
 
 TEXTS = ("pay the bill", "pay my bill now", "book a table", "book my table", "the table", "a bill")
 ATTRIBUTES: list[Attributes] = [
@@ -200,9 +201,9 @@ def _encoded_plainly(cut: Cut, vocabulary: Vocabulary, text: str, facts: Attribu
         count = Counter(column_of[block + term] for term in terms if block + term in column_of)
         if count:
             columns += count
-            part = (1.0 + np.log(np.array([*count.values()], np.float64))) * np.array(vocabulary.weights)[[*count]]
+            part = np.array([1.0 + math.log(n) for n in count.values()]) * np.array(vocabulary.weights)[[*count]]
             n_blocks = len({term[0] for term in vocabulary.terms})
-            values.append(part * (1.0 / math.sqrt(n_blocks) / math.sqrt(part @ part)))
+            values.append(part * (1.0 / math.sqrt(n_blocks) / math.sqrt(np.cumsum(part * part)[-1])))
     return columns, np.concatenate(values).astype(np.float32).tobytes()
 
 
@@ -240,30 +241,27 @@ def test_what_is_encoded_fast_has_the_bits_of_what_is_encoded_plainly(
     vocabulary = fit_vocabulary(cut, TEXTS, ATTRIBUTES, min_documents=1, max_terms=999)
     encoder, text = Encoder(cut, vocabulary), " ".join(words)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_terms, "_SUBLINEAR", text_terms._SUBLINEAR[:table])
+        patch.setattr(text_encoder, "SUBLINEAR", text_encoder.SUBLINEAR[:table])
         for _ in range(2):
             columns, values = encoder.encode(text, facts)
             assert (columns.tolist(), values.tobytes()) == _encoded_plainly(cut, vocabulary, text, facts)
 
 
 @given(
-    words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=12), statistic=st.sampled_from(["margin", "evidence"])
+    words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=12),
+    statistic=st.sampled_from(["probability", "margin", "evidence"]),
 )
-def test_what_is_classified_fast_has_the_bits_of_what_is_classified_plainly(words: list[str], statistic: str) -> None:
+def test_scope_is_told_by_the_statistic_that_the_card_names(words: list[str], statistic: str) -> None:
     linear, neural = parts()
     scope = Scope(statistic=statistic, threshold=0.0, accuracy_loss_share=0.0, out_of_scope_recall=None)  # type: ignore[arg-type]
     classifier = content.Classifier(card(scope=scope), VOCABULARY, linear, neural)
     columns, values = Encoder(CUT, VOCABULARY).encode(" ".join(words))
     if columns.size:
-        read = columns < len(neural.hidden_weights)
-        hidden = np.maximum(values[read] @ neural.hidden_weights[columns[read]] + neural.hidden_intercept, 0.0)
-        logits = np.zeros(3)
-        logits += 2.0 * (values @ linear.weights[columns] + linear.intercept)
-        logits += 0.5 * (hidden @ neural.output_weights + neural.output_intercept)
-        grown = np.exp(logits - logits.max())
+        logits = (2.0 * linear.score(columns, values)).astype(float) + 0.5 * neural.score(columns, values)
         said = classifier.classify(" ".join(words))
-        assert said.probabilities.tobytes() == (grown / grown.sum())[:2].tobytes()
-        assert said.scope_score == logits[:2].max() - (logits[2] if statistic == "margin" else 0.0)
+        expected = content.scope_scores(scope.statistic, logits[None], softmax(logits[None]), 2)
+        assert said.scope_score == pytest.approx(expected[0], rel=1e-12)
+        assert said.best_label == card().classes[logits[:2].argmax()]
 
 
 def test_threads_that_share_an_encoder_do_not_disturb_each_other() -> None:
@@ -276,7 +274,7 @@ def test_threads_that_share_an_encoder_do_not_disturb_each_other() -> None:
 
 
 def test_the_words_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_terms, "_REMEMBERED_WORDS", 3)
+    monkeypatch.setattr(text_encoder, "_REMEMBERED_PIECES", 3)
     encoder = Encoder(CUT, VOCABULARY)
     before = [values.tolist() for _, values in map(encoder.encode, TEXTS)]
     assert before == [values.tolist() for _, values in map(encoder.encode, TEXTS)]
