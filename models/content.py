@@ -73,6 +73,7 @@ class Classifier:
         self._scorer = scorer.fastest(Encoder(card.cut, vocabulary), _parts(card, linear, neural, components))
         self.classes = card.classes
         self.n_components = card.n_components or 0
+        self.attributes = card.attributes
         self._columns = contents.columns_of(card.classes)
 
     def read(self, event: Event) -> Content | None:

@@ -1,19 +1,20 @@
 """A stream as the fast path decides it: its configuration, its features and its release, in the form that C reads.
 
-A stream has a course where everything about it is ordinary: no classifier reads its events, nothing is rationed, no model
-has prices. All others are decided by the whole path alone.
+A stream has a course where everything about it is ordinary: nothing is rationed, no model has prices, and all models learned
+from the classifier that is in force. All others are decided by the whole path alone.
 """
 
 import math
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
 from features import cloudevents
+from features.content import CATEGORY
 from features.definitions import space_of
 from features.expressions import compile_expression
 from features.records import Event
@@ -21,16 +22,18 @@ from serving.course_models import Role, role_of
 from serving.live import STATE
 from serving.plan import StreamPlan
 from serving.proposals import DECIDING_MODES
-from serving.view import StreamView, digest_of
+from serving.view import Classifier, Reader, StreamView, digest_of
 
 MAX_DESTINATIONS: Final = 128  # and candidates: with more, numpy adds a distribution in another order
 
 # Their places are the numbers by which C knows them.
-SPACES: Final = ("event", "candidate", "destination", "state", "measure", "time", "expression")
+SPACES: Final = ("event", "candidate", "destination", "state", "measure", "time", "content", "expression")
 EXPLORING: Final = ("none", "epsilon", "squarecb")
 
 Column = tuple[int, bytes]  # the space, and the name in it or where a space numbers its cells that number
 Instants = list[tuple[str, str]]  # (zone, name) of everything that is read of the time, in the order C is told of it
+Said = tuple[bytes, bytes, bytes]  # of an event's content: float64s, its class, and that in JSON
+_SCALARS = msgspec.json.Decoder(list[Any])
 _encode = msgspec.json.encode
 
 
@@ -41,7 +44,9 @@ class Course(NamedTuple):
     attribute ``by``, and that of each of ``routes``. ``constants`` hold each destination's own attributes, one for every
     number and then operand, ``constant_texts`` the same in JSON for the numbers. ``champion`` and ``challenger`` are the
     roles that decide, by their place, -1 where there is none. ``mask`` returns for a data classification each destination's
-    rule, ``compute`` the columns that are expressions. A state older than ``max_age_seconds`` is missing; ``measures`` are the
+    rule, ``compute`` the columns that are expressions. ``classify`` is asked with a JSON array of the event's text and its
+    attributes called ``read``, and gives (the numbers that are read of its answer, the class, that in JSON), None where it has
+    none; it is None where nothing of the event's content is read. A state older than ``max_age_seconds`` is missing; ``measures`` are the
     measures that are read, in the order of their cells. ``keys`` are what metrics count the decisions of each arm under.
     """
 
@@ -81,6 +86,8 @@ class Course(NamedTuple):
     measures: tuple[str, ...]
     mask: Callable[[str], tuple[bytes | None, ...]]
     compute: Callable[[memoryview, int], bytes] | None
+    read: tuple[bytes, ...]
+    classify: Callable[[bytes], Said | None] | None
 
 
 def course_of(
@@ -98,11 +105,10 @@ def course_of(
     stream, features = plan.stream, plan.features
     models = () if view.mode == "off" else tuple(view.models())
     names = stream.destinations
-    if (
-        features.content_names
-        or stream.exploration.is_bounded
-        or not 1 <= len(set(names)) == len(names) <= MAX_DESTINATIONS
-    ):
+    if stream.exploration.is_bounded or not 1 <= len(set(names)) == len(names) <= MAX_DESTINATIONS:
+        return None
+    classifier = view.classifier if features.content_names else None
+    if features.content_names and any(digest_of(model.classifier) != digest_of(classifier) for _, model in models):
         return None
     roles = [role_of(name, model, plan) for name, model in models]
     places = {role: place for place, (role, _) in enumerate(models)} if view.mode in DECIDING_MODES else {}
@@ -145,12 +151,14 @@ def course_of(
         is_sticky=stream.sticky,
         generation=str(view.generation).encode(),
         static_reason=f"static: {'no champion' if view.mode in DECIDING_MODES else f'mode {view.mode}'}".encode(),
-        tail=_tail(view, revision),
+        tail=_tail(view, revision, classifier),
         keys=tuple((plan.name, view.mode, arm) for arm in ("static", "champion", "challenger")),
         max_age_seconds=max_age_seconds,
         measures=_measures(plan),
         mask=_mask(plan),
         compute=_compute(plan),
+        read=() if classifier is None else tuple(name.encode() for name in classifier.reader.attributes),
+        classify=None if classifier is None else _classify(plan, classifier.reader),
     )
 
 
@@ -173,7 +181,31 @@ def _column(plan: StreamPlan, space: str, name: str, instants: Instants) -> Colu
         if instant not in instants:
             instants.append(instant)
         where = str(instants.index(instant))
+    if space == "content":
+        where = str(_content_numbers(plan).index(name)) if name != CATEGORY else "0"
     return SPACES.index(space), where.encode()
+
+
+def _content_numbers(plan: StreamPlan) -> tuple[str, ...]:
+    """Return the numbers that are read of an event's content, in the order C is told of them."""
+    columns = (*plan.features.numbers, *plan.features.operands)
+    return tuple(dict.fromkeys(name for space, name in columns if space == "content"))
+
+
+def _classify(plan: StreamPlan, reader: Reader) -> Callable[[bytes], Said | None]:
+    """Return what reads an event as the whole path has it read, by what stands of it in the request."""
+    names, attributes = _content_numbers(plan), reader.attributes
+
+    def classify(asked: bytes) -> Said | None:
+        text, *values = _SCALARS.decode(asked)
+        facts = dict(zip(attributes, values, strict=True))
+        content = reader.read(Event(id="-", source="-", type="-", stream=plan.name, text=text, attributes=facts))
+        if content is None:
+            return None
+        label = content.category()
+        return struct.pack(f"{len(names)}d", *map(content.number, names)), label.encode(), _encode(label)
+
+    return classify
 
 
 def _measures(plan: StreamPlan) -> tuple[str, ...]:
@@ -234,13 +266,14 @@ def _orders(plan: StreamPlan) -> tuple[bytes, ...]:
     return tuple([struct.pack(f"{len(order)}i", *order) for order in known])
 
 
-def _tail(view: StreamView, revision: str) -> bytes:
+def _tail(view: StreamView, revision: str, classifier: Classifier | None) -> bytes:
     told = {
         "generation": view.generation,
         "champion": digest_of(view.champion),
         "challenger": digest_of(view.challenger),
         "shadow": digest_of(view.shadow),
         "policy_revision": revision,
+        "content": digest_of(classifier),
     }
     return b"," + _encode({name: value for name, value in told.items() if value is not None})[1:-1]
 

@@ -2,7 +2,7 @@
 
 It gives what the whole path (intake, cloudevents, decider, answer) gives, or it gives nothing and the whole path is asked:
 for a stream of which `serving.course` says that it is not ordinary, for a request that is wrong or says something in a way
-that C does not read (an escape in a string, a key twice, an instant in another zone than UTC), for a model that fails.
+that C does not read (an escape in a string that it must understand, a key twice, an instant in another zone than UTC), for a model that fails.
 """
 
 import logging

@@ -42,6 +42,10 @@ class Reader(Protocol):
     def n_components(self) -> int:
         """How many components of a text it gives beside its class."""
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Which of an event's attributes it reads beside the text."""
+
     def read(self, event: Event) -> Content | None:
         """Return what the event's text says, None where it has none."""
 

@@ -5,10 +5,13 @@
 
 #include "roles.h"
 
+/* Places of what is kept: what changes has one of its own. */
+enum { RULES, LIVE, CONTENT, N_CHANGING };
+
 #define MAX_ROLES 3 /* champion, challenger, shadow */
 
 /* Where a column is read: a cell's slot among those of its space. The order is that of course.SPACES. */
-typedef enum { OF_EVENT, OF_CANDIDATE, OF_DESTINATION, OF_STATE, OF_MEASURE, OF_TIME, OF_COMPUTED } Space;
+typedef enum { OF_EVENT, OF_CANDIDATE, OF_DESTINATION, OF_STATE, OF_MEASURE, OF_TIME, OF_CONTENT, OF_COMPUTED } Space;
 
 #define N_STATE 5 /* numbers of a destination's state, as live.STATE orders them */
 #define N_LIVE (3 + N_STATE) /* of a live state: whether there is one, when it was observed, health, and the numbers */
@@ -24,14 +27,17 @@ typedef struct {
 } Order;
 
 typedef struct {
-    PyObject *kept; /* a list of all that the pointers here lead to; its first places are the last event's rules and the live states */
-    PyObject *mask, *compute, *keys;
+    PyObject *kept; /* a list of all that the pointers here lead to; its first places are the last event's rules, the live states, and what
+                       was said of the last event's content */
+    PyObject *mask, *compute, *classify, *keys;
     Text name, name_text, mode, static_reason, tail, feature_set, generation, text_field, by, champion_digest, challenger_digest;
     Names destinations, event, candidate, measures, routes;
     Text *destination_names, *destination_texts;
     Py_ssize_t n_destinations, n_numbers, n_categories, n_operands;
     int32_t n_event, n_candidate, n_measures;
     int32_t text_slot, by_slot;
+    int32_t *read_slots; /* [n_read], of what is read of the event beside its text to classify it */
+    Py_ssize_t n_read;
     Column *numbers, *categories, *operands;
     const double *constants; /* [n_destinations, n_numbers + n_operands] */
     Text *constant_texts, *category_texts; /* [n_destinations, n_numbers], [n_destinations, n_categories] */
@@ -64,7 +70,7 @@ static Column *read_columns(Course *course, PyObject *spec, const char *name, Py
         if (space == OF_EVENT) columns[i].slot = add_name(&course->event, text, course->n_event);
         if (space == OF_CANDIDATE) columns[i].slot = add_name(&course->candidate, text, course->n_candidate);
         if (space == OF_MEASURE) columns[i].slot = add_name(&course->measures, text, course->n_measures);
-        if (space == OF_STATE || space == OF_TIME) columns[i].slot = atoi(text.at); /* bytes end in a zero */
+        if (space == OF_STATE || space == OF_TIME || space == OF_CONTENT) columns[i].slot = atoi(text.at); /* bytes end in a zero */
         if (space < OF_EVENT || space > OF_COMPUTED || columns[i].slot < 0 || (space == OF_STATE && columns[i].slot >= N_STATE)) {
             PyErr_Format(PyExc_ValueError, "%s: column %zd is of no space", name, i);
             return NULL;
@@ -135,10 +141,26 @@ static int32_t add_slot(Course *course, Text name) {
     return slot;
 }
 
+/* The slots of what is read of the event beside its text. */
+static int read_read(Course *course, PyObject *spec) {
+    course->n_read = -1;
+    const Text *names = read_texts(course->kept, spec, "read", &course->n_read);
+    if (!names || !(course->read_slots = allot(course->kept, course->n_read, sizeof(int32_t)))) return -1;
+    for (Py_ssize_t i = 0; i < course->n_read; i++)
+        if ((course->read_slots[i] = add_slot(course, names[i])) < 0) {
+            PyErr_SetString(PyExc_ValueError, "read: an attribute has no name");
+            return -1;
+        }
+    return 0;
+}
+
 /* Count the first numbers that are the same for all candidates. */
 static void count_shared(Course *course) {
     Py_ssize_t n = 0;
-    while (n < course->n_numbers && (course->numbers[n].space == OF_EVENT || course->numbers[n].space == OF_TIME)) n++;
+    for (; n < course->n_numbers; n++) {
+        const Space space = course->numbers[n].space;
+        if (space != OF_EVENT && space != OF_TIME && space != OF_CONTENT) break;
+    }
     course->n_shared = n;
     if (n) PyOS_snprintf(course->shared_text, sizeof course->shared_text, ",\"n_shared\":%zd", n);
 }
@@ -171,9 +193,9 @@ static int join_runs(Course *course) {
 
 /* How many names columns and what else is read of an event can have at most. */
 static Py_ssize_t count_columns(Course *course, PyObject *spec) {
-    static const char *const NAMES[] = {"numbers", "categories", "operands"};
+    static const char *const NAMES[] = {"numbers", "categories", "operands", "read"};
     Py_ssize_t n_columns = 2;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         PyObject *columns = part(course->kept, spec, NAMES[i]);
         const Py_ssize_t n = columns ? PyTuple_Size(columns) : -1;
         if (n < 0) return -1;
@@ -192,6 +214,7 @@ static int read_features(Course *course, PyObject *spec) {
         return -1;
     course->text_slot = add_slot(course, course->text_field);
     course->by_slot = add_slot(course, course->by);
+    if (read_read(course, spec) < 0) return -1;
     count_shared(course);
     Py_ssize_t n_constants = course->n_destinations * (course->n_numbers + course->n_operands);
     Py_ssize_t n_texts = course->n_destinations * course->n_numbers, n_categories = course->n_destinations * course->n_categories;
@@ -205,15 +228,15 @@ static int read_features(Course *course, PyObject *spec) {
 
 /* Read a spec; whether that succeeds or fails, with an error set, `kept` is the caller's to release. */
 static int read_course(Course *course, PyObject *spec) {
-    if (!(course->kept = PyList_New(0)) || PyList_Append(course->kept, Py_None) < 0
-        || PyList_Append(course->kept, Py_None) < 0)
-        return -1;
+    if (!(course->kept = PyList_New(0))) return -1;
+    for (int place = 0; place < N_CHANGING; place++)
+        if (PyList_Append(course->kept, Py_None) < 0) return -1;
     course->n_destinations = -1;
     if (!(course->destination_names = read_texts(course->kept, spec, "destinations", &course->n_destinations))
         || !(course->destination_texts = read_texts(course->kept, spec, "destination_texts", &course->n_destinations))
         || name_texts(course->kept, &course->destinations, course->destination_names, course->n_destinations) < 0
         || !(course->mask = part(course->kept, spec, "mask")) || !(course->compute = part(course->kept, spec, "compute"))
-        || !(course->keys = part(course->kept, spec, "keys")))
+        || !(course->classify = part(course->kept, spec, "classify")) || !(course->keys = part(course->kept, spec, "keys")))
         return -1;
     const struct { const char *name; Text *text; } texts[] = {
         {"name", &course->name}, {"name_text", &course->name_text}, {"mode", &course->mode}, {"static_reason", &course->static_reason},

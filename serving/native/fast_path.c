@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "content.h"
 #include "http.h"
 #include "keeping.h"
 #include "parts.h"
@@ -49,11 +50,9 @@ static int decide_one(FastPath *self, int32_t request, int is_bare, const Terms 
     desk->asked.at_us = moment->at_us;
     if (!read_question(&desk->json, request, is_bare, &self->types, self->courses, &desk->asked)) return 0;
     Course *course = desk->asked.course;
-    const int32_t text = course->text_slot < 0 ? ABSENT : desk->asked.event_tokens[course->text_slot];
-    if (text != ABSENT && desk->json.tokens[text].kind != STRING && desk->json.tokens[text].kind != NIL) return 0;
     const Order *order = find_order(desk);
-    if (!order || mask_candidates(&desk->json, &desk->asked) != 1 || !read_event_cells(desk) || write_numbers(desk) != 1
-        || !write_categories(desk))
+    if (!order || mask_candidates(&desk->json, &desk->asked) != 1 || !read_event_cells(desk) || read_content(desk) != 1
+        || write_numbers(desk) != 1 || !write_categories(desk))
         return 0;
     place_candidates(&desk->asked, order, places);
     choose_statically(&desk->asked, places, course->exploration.static_epsilon, statically);
@@ -195,7 +194,7 @@ static PyObject *FastPath_set_live(FastPath *self, PyObject *args) {
         return NULL;
     }
     Py_INCREF(rows);
-    if (PyList_SetItem(course->kept, 1, rows) < 0) return NULL;
+    if (PyList_SetItem(course->kept, LIVE, rows) < 0) return NULL;
     course->live = (const double *)bytes.at;
     Py_RETURN_TRUE;
 }

@@ -26,6 +26,9 @@ typedef struct {
     double *matrix;        /* [MAX_CANDIDATES, n_numbers + n_categories] */
     const double *times;   /* what of the instant is read */
     Py_ssize_t n_times;
+    const double *content; /* what is read of what the event says, NULL where nothing is known */
+    Py_ssize_t n_content;
+    Text label, label_text; /* its class, and that in JSON */
     size_t sizes[N_ROOMS]; /* bytes of what is grown */
 } Desk;
 
@@ -53,6 +56,7 @@ static int read_category(const Json *json, int32_t token, Text *text) {
     *text = found->text;
     if (found->kind == TRUE) *text = (Text){"True", 4};
     if (found->kind == FALSE) *text = (Text){"False", 5};
+    if (found->kind == ESCAPED) return 0;
     return found->kind != NUMBER
            || (!memchr(text->at, '.', text->size) && !memchr(text->at, 'e', text->size) && !memchr(text->at, 'E', text->size)
                && !(text->size == 2 && !memcmp(text->at, "-0", 2)));
@@ -79,6 +83,10 @@ static int find_cell(const Desk *desk, const Column *column, Py_ssize_t place, P
     case OF_TIME:
         if (column->slot >= desk->n_times) return 0;
         *cell = (Cell){desk->times[column->slot], MISSING};
+        return 1;
+    case OF_CONTENT:
+        *cell = (Cell){NAN, MISSING};
+        if (desk->content && column->slot < desk->n_content) cell->value = desk->content[column->slot];
         return 1;
     case OF_DESTINATION:
         cell->value = course->constants[candidate->destination * (course->n_numbers + course->n_operands) + constant];
@@ -207,6 +215,11 @@ static int write_categories(Desk *desk) {
             if (column->space == OF_DESTINATION) {
                 put_text(&desk->categories,
                          course->category_texts[asked->candidates[i].destination * course->n_categories + c]);
+                continue;
+            }
+            if (column->space == OF_CONTENT) {
+                *value = desk->label;
+                put_text(&desk->categories, desk->label_text);
                 continue;
             }
             const int32_t token = column->space == OF_EVENT

@@ -1,7 +1,8 @@
 /* JSON as a row of tokens: every value is followed by what it holds, and knows where the next one begins.
 
-   It reads less than all JSON: no backslash, no key twice in an object, no deep nesting, no number of many digits. Whatever
-   it does not read is not refused, but left to the reader that reads it all and can say what is wrong. */
+   It reads less than all JSON: no backslash in a key, no half of a surrogate pair, no key twice in an object, no deep nesting, no
+   number of many digits. Whatever it does not read is not refused, but left to the reader that reads it all and can say what is
+   wrong. A string with a backslash is a kind of its own: it is carried as it stands, and means nothing here. */
 
 #ifndef TURNOUT_JSON_H
 #define TURNOUT_JSON_H
@@ -14,7 +15,7 @@
 #define MAX_TOKENS (1 << 18) /* ten megabytes */
 #define KEPT_TOKENS (1 << 15)
 
-typedef enum { OBJECT, ARRAY, STRING, NUMBER, TRUE, FALSE, NIL } Kind;
+typedef enum { OBJECT, ARRAY, STRING, ESCAPED, NUMBER, TRUE, FALSE, NIL } Kind;
 
 typedef struct {
     Text text; /* of a string what stands between its quotes */
@@ -59,22 +60,40 @@ static int take(Json *json, char sign) {
 }
 
 /* What a byte is to a string: the table makes one step of each. */
-enum { PLAIN, BEYOND_ASCII, QUOTE, FOREIGN };
+enum { PLAIN, BEYOND_ASCII, QUOTE, BACKSLASH, FOREIGN };
 static uint8_t SIGNS[256];
 
 static void make_sign_table(void) {
     for (int sign = 0; sign < 256; sign++) SIGNS[sign] = sign < 0x20 ? FOREIGN : sign < 0x80 ? PLAIN : BEYOND_ASCII;
     SIGNS['"'] = QUOTE;
-    SIGNS['\\'] = FOREIGN;
+    SIGNS['\\'] = BACKSLASH;
+}
+
+/* What follows the escape whose backslash stands at `at`; NULL where it is none, or one half of a surrogate pair. */
+static const char *skip_escape(const char *at, const char *end) {
+    if (end - at < 2) return NULL;
+    if (at[1] != 'u') return at[1] && strchr("\"\\/bfnrt", at[1]) ? at + 2 : NULL;
+    if (end - at < 6) return NULL;
+    for (int digit = 2; digit < 6; digit++)
+        if (!at[digit] || !strchr("0123456789abcdefABCDEF", at[digit])) return NULL;
+    return (at[2] == 'd' || at[2] == 'D') && at[3] > '7' ? NULL : at + 6;
 }
 
 /* Read the string whose first quote has been read; its hash comes with it. */
-static int read_string(Json *json) {
+static int read_string(Json *json, int may_escape) {
     const char *start = json->at, *at = start;
+    Kind kind = STRING;
     uint8_t sign = FOREIGN;
-    for (; at < json->end && (sign = SIGNS[(unsigned char)*at]) < QUOTE; at++)
+    while (at < json->end && (sign = SIGNS[(unsigned char)*at]) != QUOTE) {
         if (sign == BEYOND_ASCII) json->is_ascii = 0;
-    Token *token = at == json->end || sign != QUOTE ? NULL : add_token(json, STRING, start, (size_t)(at - start));
+        if (sign < QUOTE) {
+            at++;
+            continue;
+        }
+        if (sign != BACKSLASH || !may_escape || !(at = skip_escape(at, json->end))) return 0;
+        kind = ESCAPED;
+    }
+    Token *token = at == json->end ? NULL : add_token(json, kind, start, (size_t)(at - start));
     if (!token) return 0;
     token->hash = hash_text(token->text);
     json->at = at + 1;
@@ -108,7 +127,7 @@ static int read_object(Json *json, int depth) {
     for (int n_keys = 0; n_keys || !take(json, '}'); n_keys++) {
         if (n_keys == MAX_OBJECT_KEYS || !take(json, '"')) return 0;
         keys[n_keys] = json->n_tokens;
-        if (!read_string(json)) return 0;
+        if (!read_string(json, 0)) return 0;
         for (int i = 0; i < n_keys; i++)
             if (json->tokens[keys[i]].hash == json->tokens[keys[n_keys]].hash) return 0;
         if (!take(json, ':') || !read_value(json, depth + 1)) return 0;
@@ -139,7 +158,7 @@ static int read_value(Json *json, int depth) {
     switch (*json->at) {
     case '{': json->at++; return read_object(json, depth);
     case '[': json->at++; return read_array(json, depth);
-    case '"': json->at++; return read_string(json);
+    case '"': json->at++; return read_string(json, 1);
     case 't': return read_word(json, TRUE, "true", 4);
     case 'f': return read_word(json, FALSE, "false", 5);
     case 'n': return read_word(json, NIL, "null", 4);

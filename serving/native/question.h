@@ -211,7 +211,7 @@ static int mask_candidates(const Json *json, Question *asked) {
         const Text text = json->tokens[asked->event.classification].text;
         rules = PyObject_CallFunction(asked->course->mask, "s#", text.at, (Py_ssize_t)text.size);
         if (!rules) return -1;
-        if (PyList_SetItem(asked->course->kept, 0, rules) < 0) return -1; /* it is the list's now, until the next event */
+        if (PyList_SetItem(asked->course->kept, RULES, rules) < 0) return -1; /* it is the list's now, until the next event */
         if (!PyTuple_Check(rules) || PyTuple_Size(rules) != asked->course->n_destinations) return 0;
     }
     asked->field.n_eligible = 0;

@@ -2,8 +2,9 @@
 
 import json
 import math
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import config, spool
+from features import content as contents
 from features.clock import ReplayClock
-from features.records import Decision, DestinationState, Outcome
+from features.content import Content
+from features.records import Decision, DestinationState, Event, Outcome
 from models import compiling, durations, router
 from models.calibration import Scaling
 from models.card import CARD_FILE, Card, Head, Quantile
@@ -32,7 +35,7 @@ from serving.plan import Plan
 from serving.recorder import Recorder
 from serving.settings import Settings
 from serving.shim import Shim
-from serving.view import Model, ReleaseView, StreamView
+from serving.view import Classifier, Model, ReleaseView, StreamView
 
 pytestmark = pytest.mark.skipif(not fast_path.is_compiled(), reason="the fast path was not built")
 
@@ -44,6 +47,8 @@ NAMES = ["north", "south", "east", "Øst", 'we"st']
 TEXT = """
 [live]
 max_age_seconds = 1500.0
+[classifiers.notes]
+labels = "labels.csv"
 [destinations.north]
 attributes = { fee = 0.3, kind = "rail" }
 region = "eu"
@@ -70,6 +75,7 @@ types = ["shop.order", "shop.return"]
 destinations = ["north", "south", "east", "Øst", "we\\"st"]
 static = { by = "size", routes = { big = ["east", "we\\"st"], None = ["south"], True = ["Øst"] }, default = ["north", "south"] }
 text_field = "note"
+content = "notes"
 sticky = true
 [streams.orders.objective]
 success = 2.0
@@ -98,17 +104,47 @@ heat = "state.heat"
 dear = "event.amount * destination.fee"
 rank = "rank(candidate.promise) + missing(state.heat)"
 late = "time.hour - time.weekday"
+sure = "content.confidence"
+axis = "content.component_2"
+plea = "content.probability_plea * destination.fee"
 [streams.orders.features.categories]
 country = "event.country"
 name = "destination.name"
 kind = "destination.kind"
 carrier = "candidate.carrier"
+about = "content.class"
 
 [streams.other]
 types = ["shop.other"]
 destinations = ["north", "south"]
 objective = { success = 1.0 }
 """
+
+
+class Reader:
+    """Says something of a text, and of what else it is given, that nothing else says; of some texts nothing, and of one it fails."""
+
+    classes = ("plea", 'quer"y', "Øde")
+    n_components = 2
+    attributes = ("country", "items")
+
+    def read(self, event: Event) -> Content | None:
+        if event.text is None or not event.text.strip():
+            return None
+        if event.text == "boom":
+            raise ArithmeticError(event.text)
+        facts = [event.attributes.get(name) for name in self.attributes]
+        told = zlib.crc32(repr((event.text, facts)).encode()) / 2**32
+        return Content(
+            label=(*self.classes, None)[int(told * 4)],
+            confidence=told,
+            probabilities=np.array([told / 3, 1 - told, told / 7]),
+            columns=contents.columns_of(self.classes),
+            components=(told**2, told**3),
+        )
+
+
+READ = Classifier("c" * 8, Reader())
 
 
 @dataclass
@@ -195,10 +231,16 @@ def make_router(folder: Path, plan: Plan, seed: int, *, is_plain: bool) -> route
     """
     folder.mkdir()
     of, random = plan.streams["orders"], np.random.default_rng(seed)
-    orders = {"country": ("NO", "SE"), "name": tuple(NAMES), "kind": ("rail", "road"), "carrier": ("True", "7", "post")}
+    orders = {
+        "country": ("NO", "SE"),
+        "name": tuple(NAMES),
+        "kind": ("rail", "road"),
+        "carrier": ("True", "7", "post"),
+        "about": ("plea", 'quer"y', "out of scope"),
+    }
     numbers = of.features.number_names
     n = 600
-    matrix = np.concatenate((random.normal(1, 2, (n, len(numbers))), random.integers(0, 3, (n, 4))), axis=1)
+    matrix = np.concatenate((random.normal(1, 2, (n, len(numbers))), random.integers(0, 3, (n, 5))), axis=1)
     matrix[random.uniform(size=matrix.shape) < 0.1] = math.nan
     signal = np.nan_to_num(matrix[:, 0] + matrix[:, 3] - matrix[:, 6]) + random.normal(size=n)
     targets = {
@@ -208,7 +250,7 @@ def make_router(folder: Path, plan: Plan, seed: int, *, is_plain: bool) -> route
     }
     for head, (objective, label) in targets.items():
         for number in range(2 if is_plain else 4):  # the last two are some destination's own
-            data = lightgbm.Dataset(matrix, label, categorical_feature=list(range(len(numbers), len(numbers) + 4)))
+            data = lightgbm.Dataset(matrix, label, categorical_feature=list(range(len(numbers), len(numbers) + 5)))
             chosen = {"objective": objective, "num_leaves": 7, "verbosity": -1, "num_threads": 1, "seed": seed + number}
             lightgbm.train({**chosen, "feature_fraction": 0.6}, data, 12).save_model(folder / f"{head}_{number}.txt")
     scaling = None if is_plain else Scaling(slope=0.8, intercept=0.1)
@@ -261,7 +303,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
         name: make_router(folder / name, plan, seed, is_plain=name != "full")
         for seed, name in enumerate(("a", "b", "full"))
     }
-    return {name: Model(name * 8, loaded) for name, loaded in made.items()}
+    return {name: Model(name * 8, loaded, classifier=READ) for name, loaded in made.items()}
 
 
 def test_every_kind_of_head_is_computed_in_c(models: dict[str, Model]) -> None:
@@ -278,14 +320,23 @@ def test_every_kind_of_head_is_computed_in_c(models: dict[str, Model]) -> None:
 
 
 VIEWS: dict[str, Callable[[dict[str, Model]], StreamView]] = {
-    "off": lambda _: StreamView(mode="off"),
-    "observe": lambda m: StreamView(mode="observe", generation=1, champion=m["a"], shadow=m["full"]),
-    "on": lambda m: StreamView(mode="on", generation=2, champion=m["a"], previous=m["b"]),
+    "off": lambda _: StreamView(mode="off", classifier=READ),
+    "observe": lambda m: StreamView(mode="observe", generation=1, champion=m["a"], shadow=m["full"], classifier=READ),
+    "on": lambda m: StreamView(mode="on", generation=2, champion=m["a"], previous=m["b"], classifier=READ),
+    "unread": lambda m: StreamView(mode="on", generation=2, champion=replace(m["a"], classifier=None)),
     "empty": lambda _: StreamView(mode="on", generation=2),
     "canary": lambda m: StreamView(
-        mode="canary", generation=4, champion=m["full"], challenger=m["b"], challenger_share=0.3, shadow=m["a"]
+        mode="canary",
+        generation=4,
+        champion=m["full"],
+        challenger=m["b"],
+        challenger_share=0.3,
+        shadow=m["a"],
+        classifier=READ,
     ),
-    "first": lambda m: StreamView(mode="canary", generation=4, challenger=m["b"], challenger_share=0.4),
+    "first": lambda m: StreamView(
+        mode="canary", generation=4, challenger=m["b"], challenger_share=0.4, classifier=READ
+    ),
 }
 
 
@@ -316,7 +367,7 @@ def request(number: int = 0, **more: Any) -> dict[str, Any]:
             "items": int(random.integers(0, 9)),
             "country": ["NO", "SE", "Åland", None][number % 4],
             "size": ["big", "small", "None"][number % 3],
-            "note": "why not",
+            "note": ["why not", 'he said "no"\n\tÅ', None, " "][number % 4],
             "nested": {"a": [1, {"b": None}]},
         },
     }
@@ -521,6 +572,68 @@ def test_what_is_wrong_or_odd_in_one_place_is_left_to_the_whole_path(
     for document, is_taken in ((ORDINARY, True), (NOT_ORDINARY[name], False)):
         body = msgspec.json.encode(document)
         assert (takes(fast.shim, body)) == is_taken
+        assert fast.ask(body) == whole.ask(body)
+
+
+ESCAPES = {
+    "in the text": ('"why not"', r'"\"why\" \\ \/ \b\f\n\r\t \u00e9\uE000"', True),
+    "in what is not read": ('"nested"', r'"more":"a\nb","nested"', True),
+    "in a category": ('"country":"NO"', r'"country":"N\u004f"', False),
+    "in a key": ('"note"', r'"n\u006fte"', False),
+    "in a version": ('"1.0"', r'"1\u002e0"', False),
+    "in a destination": ('"north"', r'"n\u006frth"', False),
+    "of no kind": ('"nested"', r'"more":"\x41","nested"', False),
+    "cut short": ('"nested"', r'"more":"\u00e","nested"', False),
+    "at the end": ('"why not"', '"\\', False),
+    "of a pair": ('"why not"', r'"\uD83D\uDE00"', False),
+    "of half a pair": ('"nested"', r'"more":"\udc00","nested"', False),
+    "of a zero": ('"nested"', '"more":"\\\0","nested"', False),
+}
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_an_escape_is_carried_where_it_is_not_read_and_left_to_the_whole_path_elsewhere(
+    name: str, pair: Callable[..., tuple[Side, Side]]
+) -> None:
+    fast, whole = pair("on")
+    plain, escaped, is_taken = ESCAPES[name]
+    body = msgspec.json.encode(request(4))
+    assert plain.encode() in body
+    body = body.replace(plain.encode(), escaped.encode(), 1)
+    assert takes(fast.shim, body) == is_taken
+    assert fast.ask(body) == whole.ask(body)
+
+
+def test_a_classifier_is_asked_once_for_all_candidates_and_one_that_fails_is_told_of(
+    pair: Callable[..., tuple[Side, Side]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, whole = pair("canary")
+    read, asked = Reader.read, []
+    monkeypatch.setattr(Reader, "read", lambda self, event: asked.append(event.text) or read(self, event))
+    body = msgspec.json.encode(request(4))
+    told = fast.ask(body)
+    assert asked == ["why not"]
+    assert told == whole.ask(body)
+    assert told[2][0].content == READ.digest
+    boom = msgspec.json.encode(changed(request(8), "event", "data", "note", "boom"))
+    assert not takes(fast.shim, boom)
+    told = fast.ask(boom)
+    assert told == whole.ask(boom)
+    assert told[2][0].content is None
+    faults = [side_.shim.releases.faults for side_ in (fast, whole)]  # type: ignore[attr-defined]  # a Releases
+    assert faults[0] == faults[1] == ["cccccccc: classifier raised ArithmeticError: boom"]
+
+
+def test_a_router_that_learned_from_another_classifier_is_left_to_the_whole_path(
+    tmp_path: Path, models: dict[str, Model]
+) -> None:
+    other = replace(models["b"], classifier=Classifier("d" * 8, Reader()))
+    for pinned, is_ordinary in ((models["b"], True), (other, False), (replace(other, classifier=None), False)):
+        view = StreamView(mode="on", generation=1, champion=models["a"], shadow=pinned, classifier=READ)
+        at = tmp_path / str(pinned.classifier)
+        fast, whole = (side(at / str(is_fast), plan_of("none"), view, is_fast=is_fast) for is_fast in (True, False))
+        body = msgspec.json.encode(request(4))
+        assert takes(fast.shim, body) == is_ordinary
         assert fast.ask(body) == whole.ask(body)
 
 
@@ -733,8 +846,8 @@ sound_requests = st.fixed_dictionaries(
                         "items": sound_scalars,
                         "country": st.sampled_from(["NO", "SE", True, 7, -7, None]) | plain,
                         "size": st.none() | st.sampled_from(["big", "None", "True"]) | plain,
-                        "note": st.none() | plain,
-                        "more": anything,
+                        "note": st.none() | plain | st.text() | st.just("boom"),
+                        "more": anything | st.text(),
                     },
                 ),
             },

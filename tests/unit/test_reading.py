@@ -45,6 +45,7 @@ class FakeReader:
 
     classes = ("bill", "table")
     n_components = 0
+    attributes: tuple[str, ...] = ()
 
     def __init__(self, label: str, confidence: float, error: Exception | None = None) -> None:
         self._said = Content(
