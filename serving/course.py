@@ -1,7 +1,7 @@
 """A stream as the fast path decides it: its configuration, its features and its release, in the form that C reads.
 
-A stream has a course where everything about it is ordinary: nothing is rationed, no model has prices, and all models learned
-from the classifier that is in force. All others are decided by the whole path alone.
+A stream has a course where everything about it is ordinary: no model has prices, and all learned from the classifier that is
+in force. All others are decided by the whole path alone.
 """
 
 import math
@@ -47,7 +47,7 @@ class Course(NamedTuple):
     rule, ``compute`` the columns that are expressions. ``classify`` is asked with a JSON array of the event's text and its
     attributes called ``read``, and gives (the numbers that are read of its answer, the class, that in JSON), None where it has
     none; it is None where nothing of the event's content is read. A state older than ``max_age_seconds`` is missing; ``measures`` are the
-    measures that are read, in the order of their cells. ``keys`` are what metrics count the decisions of each arm under.
+    measures that are read, in the order of their cells. ``allowance`` is negative where exploring has no budget. ``keys`` are what metrics count the decisions of each arm under.
     """
 
     name: bytes
@@ -71,6 +71,9 @@ class Course(NamedTuple):
     gamma: float
     value_range: float
     static_epsilon: float
+    is_bounded: int
+    allowance: float
+    min_propensity: float
     roles: tuple[Role, ...]
     champion: int
     challenger: int
@@ -105,8 +108,10 @@ def course_of(
     stream, features = plan.stream, plan.features
     models = () if view.mode == "off" else tuple(view.models())
     names = stream.destinations
-    if stream.exploration.is_bounded or not 1 <= len(set(names)) == len(names) <= MAX_DESTINATIONS:
+    if not 1 <= len(set(names)) == len(names) <= MAX_DESTINATIONS:
         return None
+    value_range = stream.objective.high - stream.objective.low
+    allowance = stream.exploration.allowance(value_range)
     classifier = view.classifier if features.content_names else None
     if features.content_names and any(digest_of(model.classifier) != digest_of(classifier) for _, model in models):
         return None
@@ -140,8 +145,11 @@ def course_of(
         exploring=EXPLORING.index(stream.exploration.kind),
         epsilon=stream.exploration.epsilon,
         gamma=stream.exploration.gamma,
-        value_range=stream.objective.high - stream.objective.low,
+        value_range=value_range,
         static_epsilon=stream.exploration.static_epsilon,
+        is_bounded=stream.exploration.is_bounded,
+        allowance=-1.0 if allowance is None else allowance,
+        min_propensity=stream.exploration.min_propensity,
         roles=tuple(role for role in roles if role is not None),
         champion=places.get("champion", -1),
         challenger=places.get("challenger", -1) if view.mode == "canary" else -1,

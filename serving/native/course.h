@@ -127,7 +127,10 @@ static int read_exploration(Course *course, PyObject *spec) {
     if (read_integer(course->kept, spec, "exploring", &kind) < 0 || read_float(course->kept, spec, "epsilon", &how->epsilon) < 0
         || read_float(course->kept, spec, "gamma", &how->gamma) < 0
         || read_float(course->kept, spec, "value_range", &how->value_range) < 0
-        || read_float(course->kept, spec, "static_epsilon", &how->static_epsilon) < 0)
+        || read_float(course->kept, spec, "static_epsilon", &how->static_epsilon) < 0
+        || read_integer(course->kept, spec, "is_bounded", &how->is_bounded) < 0
+        || read_float(course->kept, spec, "allowance", &how->allowance) < 0
+        || read_float(course->kept, spec, "min_propensity", &how->min_propensity) < 0)
         return -1;
     how->kind = (Exploring)kind;
     return 0;

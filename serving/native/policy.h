@@ -16,6 +16,8 @@ typedef enum { CERTAIN, EPSILON, SQUARECB } Exploring;
 typedef struct {
     Exploring kind;
     double epsilon, gamma, value_range, static_epsilon;
+    int is_bounded; /* by an allowance, negative where there is none, or by a least propensity */
+    double allowance, min_propensity;
 } Exploration;
 
 /* Who could serve an event, and who of them may. */
@@ -66,11 +68,64 @@ static void spread_squarecb(const Field *field, const double *values, double gam
     shares[best] = 1.0 - sum_pairwise(shares, field->n);
 }
 
+/* The sum as numpy's reduceat adds it: the first, and the sum of the others. */
+static double sum_after_first(const double *values, Py_ssize_t n) { return n > 1 ? values[0] + sum_pairwise(values + 1, n - 1) : values[0]; }
+
+/* What of exploring (float64[k], of the eligible alone) costs at most the allowance against the best: models/policy.py's afford_log.
+   The configuration has no least propensity that so many cannot have. */
+static void afford(const double *values, Py_ssize_t best, Py_ssize_t k, const Exploration *how, double *exploring) {
+    double gaps[MAX_CANDIDATES], losses[MAX_CANDIDATES], w = 1.0;
+    const double least = how->min_propensity, room = 1.0 - (double)k * least, left = room > 0.0 ? room : 0.0;
+    if (how->allowance >= 0.0) {
+        for (Py_ssize_t i = 0; i < k; i++) gaps[i] = values[best] - values[i];
+        for (Py_ssize_t i = 0; i < k; i++) losses[i] = exploring[i] * gaps[i];
+        const double remains = how->allowance - least * sum_after_first(gaps, k), loss = left * sum_after_first(losses, k);
+        if (remains >= 0.0 && loss > remains) w = remains / loss;
+        if (!(remains >= 0.0)) {
+            for (Py_ssize_t i = 0; i < k; i++) exploring[i] = i == best ? 1.0 : 0.0;
+            return;
+        }
+    }
+    for (Py_ssize_t i = 0; i < k; i++) exploring[i] = left * ((1.0 - w) * (i == best ? 1.0 : 0.0) + w * exploring[i]) + least;
+}
+
+/* The same of the eligible alone, as a log is explored. */
+static void explore_within(const Field *field, const double *values, const Exploration *how, double *shares) {
+    double kept[MAX_CANDIDATES], spread[MAX_CANDIDATES];
+    Field eligible = {.n = 0, .n_eligible = field->n_eligible};
+    for (Py_ssize_t i = 0; i < field->n; i++)
+        if (field->eligible[i]) kept[eligible.n++] = values[i];
+    memset(eligible.eligible, 1, (size_t)eligible.n);
+    const Py_ssize_t best = find_best(&eligible, kept);
+    be_certain(&eligible, best, spread);
+    if (how->kind != CERTAIN && how->allowance != 0.0) {
+        if (how->kind == SQUARECB) {
+            spread_squarecb(&eligible, kept, how->gamma, how->value_range, spread);
+            spread[best] = 0.0;
+            spread[best] = 1.0 - sum_after_first(spread, eligible.n);
+        }
+        floor_shares(&eligible, how->epsilon, spread);
+        afford(kept, best, eligible.n, how, spread);
+    }
+    for (Py_ssize_t i = 0, place = 0; i < field->n; i++) shares[i] = field->eligible[i] ? spread[place++] : 0.0;
+}
+
 /* What a model of these values, which are finite, would do. */
 static void explore(const Field *field, const double *values, const Exploration *how, double *shares) {
+    if (how->is_bounded) {
+        explore_within(field, values, how, shares);
+        return;
+    }
     if (how->kind == SQUARECB) spread_squarecb(field, values, how->gamma, how->value_range, shares);
     else be_certain(field, find_best(field, values), shares);
     if (how->kind != CERTAIN) floor_shares(field, how->epsilon, shares);
+}
+
+/* Whether a distribution is sure of one. */
+static int is_sure(const double *shares, Py_ssize_t n) {
+    Py_ssize_t n_likely = 0;
+    for (Py_ssize_t i = 0; i < n; i++) n_likely += shares[i] != 0.0;
+    return n_likely == 1;
 }
 
 /* The index that a draw in [0, 1) selects; -1 where these shares are no distribution. */

@@ -45,10 +45,16 @@ static void put_identity(Output *out, const Desk *desk, uint64_t mark, const Mom
 }
 
 static void put_reason(Output *out, const Desk *desk, const Choice *choice) {
+    const Course *course = desk->asked.course;
+    const Field *field = &desk->asked.field;
     PUT(out, "\"");
-    put_text(out, choice->arm ? ARMS[choice->arm] : desk->asked.course->static_reason);
-    if (choice->arm && find_likeliest(choice->shares, desk->asked.field.n) != choice->chosen) PUT(out, ": explored");
-    else if (choice->arm) PUT(out, ": highest expected value");
+    put_text(out, choice->arm ? ARMS[choice->arm] : course->static_reason);
+    if (choice->arm && find_likeliest(choice->shares, field->n) != choice->chosen) {
+        PUT(out, ": explored");
+    } else if (choice->arm) {
+        PUT(out, ": highest expected value");
+        if (course->exploration.is_bounded && field->n_eligible > 1 && is_sure(choice->shares, field->n)) PUT(out, ", not explored");
+    }
     PUT(out, "\"");
 }
 

@@ -84,7 +84,7 @@ cost_usd = 0.1
 low = -1.0
 high = 2.0
 [streams.orders.exploration]
-kind = "@KIND@"
+@KIND@
 epsilon = 0.07
 gamma = 3.0
 static_epsilon = 0.1
@@ -220,8 +220,25 @@ def side(folder: Path, plan: Plan, view: StreamView, *, is_fast: bool) -> Side:
     return Side(Handler(shim, Settings(home=folder, config_path=folder)), shim, folder / "spool")
 
 
+KINDS = {
+    "none": 'kind = "none"',
+    "epsilon": 'kind = "epsilon"',
+    "squarecb": 'kind = "squarecb"',
+    "no budget": 'kind = "none"\nbudget = 0.1',
+    "budget of nothing": 'kind = "squarecb"\nbudget = 0.0',
+    "budget": 'kind = "epsilon"\nbudget = 0.03',
+    "squarecb within a budget": 'kind = "squarecb"\nbudget_share = 0.012\nmin_propensity = 0.003',
+    "floor": 'kind = "squarecb"\nmin_propensity = 0.01',
+    "floor too dear": 'kind = "epsilon"\nbudget = 0.02\nmin_propensity = 0.009',
+}
+
+
+def text_of(kind: str) -> str:
+    return TEXT.replace("@KIND@", KINDS[kind])
+
+
 def plan_of(kind: str) -> Plan:
-    return Plan.of(config.parse(TEXT.replace("@KIND@", kind)))
+    return Plan.of(config.parse(text_of(kind)))
 
 
 def make_router(folder: Path, plan: Plan, seed: int, *, is_plain: bool) -> router.Router:
@@ -401,13 +418,13 @@ def tell(side_: Side, number: int) -> None:
     side_.shim.live.learn([outcome], at)
 
 
-@pytest.mark.parametrize("kind", ["none", "epsilon", "squarecb"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("view", VIEWS)
 def test_it_takes_what_is_ordinary_and_decides_it_as_the_whole_path(
     view: str, kind: str, pair: Callable[..., tuple[Side, Side]]
 ) -> None:
     fast, whole = pair(view, kind)
-    n_taken = 0
+    n_taken, reasons = 0, set()
     for number in range(60):
         if number % 9 == 4:
             for each in (fast, whole):
@@ -423,7 +440,11 @@ def test_it_takes_what_is_ordinary_and_decides_it_as_the_whole_path(
         told, expected = fast.ask(body), whole.ask(body)
         assert told == expected
         assert taken or expected[0] != 200, body
+        reasons.update(decision.reason for decision in told[2] if taken)
     assert n_taken >= 50
+    if kind == "floor too dear" and view in ("on", "unread"):
+        assert any(reason.endswith(", not explored") for reason in reasons)
+        assert any(reason.endswith("value") for reason in reasons)
 
 
 def count(side: Side) -> list[str]:
@@ -457,7 +478,8 @@ def test_decisions_are_counted_found_and_known_as_the_whole_path_does_it(
     assert any(line.startswith("turnout_decision_seconds_count 2") for line in told[0][1])
 
 
-def test_squarecb_adds_as_numpy_does_for_any_number_of_candidates(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bounds", ["", ", budget = 0.02, min_propensity = 0.0001"])
+def test_squarecb_adds_as_numpy_does_for_any_number_of_candidates(tmp_path: Path, bounds: str) -> None:
     """Past eight, the order in which a distribution is added shows in its last bits."""
     names = [f"d{number}" for number in range(120)]
     text = "".join(f"[destinations.{name}]\n" for name in names)
@@ -466,7 +488,7 @@ def test_squarecb_adds_as_numpy_does_for_any_number_of_candidates(tmp_path: Path
 types = ["shop.order"]
 destinations = {json.dumps(names)}
 objective = {{ success = 1.0 }}
-exploration = {{ kind = "squarecb", epsilon = 0.01, gamma = 20.0 }}
+exploration = {{ kind = "squarecb", epsilon = 0.01, gamma = 20.0{bounds} }}
 features = {{ numbers = {{ amount = "event.amount", promise = "candidate.promise" }}, categories = {{ name = "destination.name" }} }}
 """
     plan = Plan.of(config.parse(text))
@@ -934,12 +956,11 @@ def sides(
 def test_what_is_not_ordinary_has_no_course(tmp_path: Path) -> None:
     cases: Sequence[tuple[str, str]] = [
         ('amount = "event.amount"', 'amount = "state.healthy"'),
-        ("epsilon = 0.07", "epsilon = 0.07\nbudget = 0.1"),
         ("attributes = { fee = 1, fast = true }", 'attributes = { fee = "one" }'),
     ]
     for text, other in cases:
         assert text in TEXT
-        plan = Plan.of(config.parse(TEXT.replace("@KIND@", "epsilon").replace(text, other)))
+        plan = Plan.of(config.parse(text_of("epsilon").replace(text, other)))
         shim = side(tmp_path / str(len(other)), plan, StreamView(mode="off"), is_fast=True).shim
         assert not takes(shim, msgspec.json.encode(request(1)))
         assert "orders" not in shim.fast_path.streams
@@ -947,7 +968,7 @@ def test_what_is_not_ordinary_has_no_course(tmp_path: Path) -> None:
 
 def test_a_stream_of_which_no_course_can_be_made_is_decided_by_the_whole_path(tmp_path: Path) -> None:
     """An attribute beyond a double is an error of the request's, told each time, and nothing breaks on the way to it."""
-    text = TEXT.replace("@KIND@", "epsilon").replace("fee = 0.3", f"fee = {10**400}")
+    text = text_of("epsilon").replace("fee = 0.3", f"fee = {10**400}")
     plan = Plan.of(config.parse(text))
     fast, whole = (
         side(tmp_path / str(is_fast), plan, StreamView(mode="off"), is_fast=is_fast) for is_fast in (True, False)
