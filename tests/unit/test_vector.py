@@ -165,6 +165,33 @@ def test_definitions_that_cannot_be_computed_are_refused_by_column(fields: dict[
         msgspec.convert(fields, FeatureDefinitions)
 
 
+def test_a_range_stands_for_a_number_of_each_of_its_members() -> None:
+    short = {"first": "event.x", "e{2..4}_more": "event.e_{2..4} + 1", "t{10..10}": "state.t{10..10}"}
+    written = {"first": "event.x"} | {f"e{n}_more": f"event.e_{n} + 1" for n in (2, 3, 4)} | {"t10": "state.t10"}
+    ranged, plain = FeatureDefinitions(numbers=short), FeatureDefinitions(numbers=written)
+    assert list(ranged.numbers.items()) == list(plain.numbers.items())
+    assert ranged.version == plain.version
+    assert msgspec.json.decode(msgspec.json.encode(ranged), type=FeatureDefinitions) == plain
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ({"a{1..2}": "event.a"}, r"numbers.a\{1..2\}: a range stands once in the name, and the same one in the text"),
+        ({"a": "event.a{1..2}"}, "a range stands once"),
+        ({"a{1..2}": "event.a{1..3}"}, "a range stands once"),
+        ({"a{1..2}{1..2}": "event.a{1..2}"}, "a range stands once"),
+        ({"a{2..1}": "event.a{2..1}"}, "1 to 1000 members, got 2 to 1"),
+        ({"a{1..1001}": "event.a{1..1001}"}, "1 to 1000 members, got 1 to 1001"),
+        ({"a2": "event.b", "a{1..2}": "event.a{1..2}"}, r"numbers.a\{1..2\}: 'a2' is a column already"),
+        ({"a{1..2}": "event.a{1..2} +"}, "numbers.a1: "),
+    ],
+)
+def test_a_range_that_cannot_be_written_out_is_refused_by_column(numbers: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        FeatureDefinitions(numbers=numbers)
+
+
 def test_a_version_names_exactly_the_definitions_in_their_order() -> None:
     versions = {
         FeatureDefinitions(numbers=numbers, zone=zone).version
