@@ -23,19 +23,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks import engine, loading, nats, shim_faults, shim_peers, shim_world
+from benchmarks import engine, loading, nats, shim_faults, shim_peers, shim_report, shim_world
 from benchmarks.loading import Load, NoCompilerError, Server
-from benchmarks.shim_world import BATCH, World
+from benchmarks.shim_world import BATCH, OPEN_RATE, World
 from flows import components
 from serving import server as shim_process
 from serving.settings import Settings
 
 NO_COMPILER = 2
 SATURATION = 32  # connections
-OPEN_RATE = 2_000  # requests a second
 N_INPROC = 3_000
 _IDS = 1_000_000_000  # numbers apart for each turn, so that no event is asked about twice
 
@@ -82,12 +78,14 @@ class Bench:
         return round(statistics.median(values), 1) if values else None
 
 
-def run_rounds(bench: Bench, echo: Server, bare: Server, shim: Server, peers: dict[str, tuple[Server, bytes]]) -> None:
-    """Measure everything in turn, round after round."""
+def run_rounds(
+    bench: Bench, echo: Server, bare: Server, shim: Server, asleep: Server, peers: dict[str, tuple[Server, bytes]]
+) -> None:
+    """Measure everything in turn, round after round; ``asleep`` is a shim that never polls."""
     one = shim_world.request("/v1/decisions", shim_world.question())
     batch = shim_world.request("/v1/decisions", [shim_world.question()] * BATCH)
     for _ in range(bench.effort.rounds):
-        for server, content in ((echo, one), (bare, one), (shim, one), *peers.values()):
+        for server, content in ((echo, one), (bare, one), (shim, one), (asleep, one), *peers.values()):
             alone = bench.measure(server, content)
             many = bench.measure(server, content, connections=SATURATION)
             bench.note(server.name, p50_us=alone["p50_us"], rps=many["rps"])
@@ -130,8 +128,7 @@ def measure_inproc(world: World, folder: Path) -> float:
     parts = shim_process.wire(settings)
     parts.follower.poll()
     took = []
-    for number in range(N_INPROC):
-        body = json.dumps(shim_world.question(f"{number:012d}")).encode()
+    for body in [json.dumps(shim_world.question(f"{number:012d}")).encode() for number in range(N_INPROC)]:
         begin = time.perf_counter_ns()
         answer = parts.shim.answer(body, parts.shim.clock.now(), is_bare=False)
         took.append(time.perf_counter_ns() - begin)
@@ -151,14 +148,14 @@ def run(effort: Effort, folder: Path, peers_venv: Path | None) -> dict[str, Any]
     echo = Server("echo", [str(load.echo), str(echo_port)], echo_port, {}, health=None)
     bare_port = loading.free_port()
     bare = Server("bare", [sys.executable, "-m", "benchmarks.shim_bare", str(bare_port)], bare_port, {}, health=None)
-    shim = shim_faults.shim_server(world)
+    shim, asleep = shim_faults.shim_server(world), shim_faults.sleeping_server(folder / "asleep")
     with ExitStack() as running:
         cold_start_s = _start_cold(shim)
         running.callback(shim.stop)
-        for server in (echo, bare, *(server for server, _ in peers.values())):
+        for server in (echo, bare, asleep, *(server for server, _ in peers.values())):
             server.start()
             running.callback(server.stop)
-        run_rounds(bench, echo, bare, shim, peers)
+        run_rounds(bench, echo, bare, shim, asleep, peers)
         run_canary(bench, shim)
         rss_mb = round(shim.resident_mb(), 1)
         one = shim_world.request("/v1/decisions", shim_world.question())
@@ -191,6 +188,7 @@ def run(effort: Effort, folder: Path, peers_venv: Path | None) -> dict[str, Any]
         "echo_p99_us": bench.median("echo", "p99_us"),
         "echo_rps": bench.median("echo", "rps"),
         "bare_http": {what: bench.median("bare", what) for what in ("p50_us", "rps")},
+        "asleep": {what: bench.median("asleep", what) for what in ("p50_us", "rps")},
         "engine_x_booster": ratios["8"],
         "engine_x_booster_32": ratios["32"],
         "shim": {what: bench.median("shim", what) for what in ("p50_us", "p99_us", "rps", "batch_rps")}
@@ -241,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NoCompilerError as error:
         sys.stderr.write(f"{error}\n")
         return NO_COMPILER
-    _show(told)
+    shim_report.show(told)
     print(json.dumps(told))
     return 0
 
@@ -270,46 +268,6 @@ def _start_cold(shim: Server) -> float:
     status, told = shim.ask("POST", "/v1/decisions", body)
     assert status == 200 and json.loads(told)["digest"], told  # noqa: PLR2004, PT018, S101 - else nothing was measured
     return time.perf_counter() - begin
-
-
-def _show(told: dict[str, Any]) -> None:
-    echo_us, echo_rps, shim = told["echo_p50_us"], told["echo_rps"], told["shim"]
-    console = Console()
-    table = Table(
-        "server", "p50 us", "x echo", "requests/s", "of the echo's", title="One core, one event, 8 candidates"
-    )
-    rows = [
-        ("C echo", {"p50_us": echo_us, "rps": echo_rps}),
-        ("shim, HTTP alone", told["bare_http"]),
-        ("shim", shim),
-        ("shim, a canary live", told["canary"]),
-        *told["peers"].items(),
-    ]
-    for name, figures in rows:
-        table.add_row(
-            name,
-            f"{figures['p50_us']:.0f}",
-            f"{figures['p50_us'] / echo_us:.2f}",
-            f"{figures['rps']:,.0f}",
-            f"{figures['rps'] / echo_rps:.2f}",
-        )
-    console.print(table)
-    console.print(f"absent: {', '.join(told['absent'])}", markup=False)
-    console.print(
-        f"shim: p99 at {OPEN_RATE:,}/s {shim['p99_us']:.0f} us (echo {told['echo_p99_us']:.0f}), "
-        f"{shim['batch_rps']:,.0f} events/s in batches of {BATCH}, {told['inproc_us']} us in process, "
-        f"{shim['rss_mb']} MB ({shim['rss_after_mb']} MB after all else), first answer after {shim['cold_start_s']} s",
-        markup=False,
-    )
-    over_nats = told["nats"]
-    console.print(
-        f"engine {told['engine_x_booster']} x LightGBM at 8 candidates, {told['engine_x_booster_32']} x at 32; "
-        f"over NATS {over_nats['p50_us']} us, bare {over_nats['bare_p50_us']} us",
-        markup=False,
-    )
-    for what in ("swaps", "kill9", "overload", "slow_heads", "huge_body", "soak"):
-        if what in told:
-            console.print(f"{what}: {told[what]}", markup=False)
 
 
 if __name__ == "__main__":

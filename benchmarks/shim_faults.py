@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,10 @@ def shim_server(world: World) -> Server:
     port = loading.free_port()
     environment = {**world.environment, "TURNOUT_PORT": str(port), "TURNOUT_POLL_SECONDS": "0.05"}
     return Server("shim", [sys.executable, "-m", "serving"], port, environment)
+
+
+def sleeping_server(folder: Path) -> Server:
+    """Return a shim with a world of its own in ``folder``, which sleeps as soon as it has answered; not started."""
+    folder.mkdir()
+    server = shim_server(shim_world.make(folder))
+    return replace(server, name="asleep", environment={**server.environment, "TURNOUT_BUSY_POLL_US": "0"})

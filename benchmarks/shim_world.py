@@ -28,6 +28,7 @@ N_ROWS = 20_000
 SEED = 11
 STREAM = "orders"
 BATCH = 256
+OPEN_RATE = 2_000  # requests a second
 MARK = "@" * 12  # what the load generator puts a number of its own for
 
 _DESTINATIONS = tuple(f"d{number}" for number in range(N_CANDIDATES))
