@@ -11,7 +11,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PRODUCTS = {
-    Path("models/masks.c"): Path("models/_masks.abi3.so"),
+    Path("models/native/masks.c"): Path("models/_masks.abi3.so"),
     Path("models/native/scorer.c"): Path("models/_scorer.abi3.so"),
     Path("serving/keys.c"): Path("serving/_keys.abi3.so"),
     Path("serving/native/fast_path.c"): Path("serving/_fast_path.abi3.so"),

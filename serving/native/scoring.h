@@ -5,7 +5,7 @@
 
 #include "features.h"
 
-/* What models/masks.c offers callers in C; no function where it is not there. */
+/* What models/native/masks.c offers callers in C; no function where it is not there. */
 static struct {
     PyTypeObject *type;
     int (*score)(PyObject *masks, const double *matrix, Py_ssize_t n, Py_ssize_t n_features, double *out);
