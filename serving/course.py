@@ -46,8 +46,9 @@ class Course(NamedTuple):
     roles that decide, by their place, -1 where there is none. ``mask`` returns for a data classification each destination's
     rule, ``compute`` the columns that are expressions. ``classify`` is asked with a JSON array of the event's text and its
     attributes called ``read``, and gives (the numbers that are read of its answer, the class, that in JSON), None where it has
-    none; it is None where nothing of the event's content is read. A state older than ``max_age_seconds`` is missing; ``measures`` are the
-    measures that are read, in the order of their cells. ``allowance`` is negative where exploring has no budget. ``keys`` are what metrics count the decisions of each arm under.
+    none; it is None where nothing of the event's content is read. A state older than ``max_age_seconds`` is missing;
+    ``measures`` are the measures that are read, in the order of their cells. ``allowance`` is negative where exploring has no
+    budget. ``keys`` are what metrics count the decisions of each arm under.
     """
 
     name: bytes

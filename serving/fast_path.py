@@ -2,7 +2,8 @@
 
 It gives what the whole path (intake, cloudevents, decider, answer) gives, or it gives nothing and the whole path is asked:
 for a stream of which `serving.course` says that it is not ordinary, for a request that is wrong or says something in a way
-that C does not read (an escape in a string that it must understand, a key twice, an instant in another zone than UTC), for a model that fails.
+that C does not read (an escape in a string that it must understand, a key twice, an instant in another zone than UTC), for
+a model that fails.
 """
 
 import logging
@@ -31,8 +32,8 @@ try:
 except ImportError:  # no compiler at the installation
     _fast_path = None  # type: ignore[assignment]  # looked at before its use
 
-# Of the data of a connection, where a request begins in it, what is known of heads (see `serving.heads`) and the head of the reply up
-# to the length of its body: the whole reply, and where the request ends.
+# Of the data of a connection, where a request begins in it, what is known of heads (see `serving.heads`) and the head of the
+# reply up to the length of its body: the whole reply, and where the request ends.
 Replier = Callable[[bytes, int, dict[bytes, int], bytes], tuple[bytes, int] | None]
 
 _LOGGER = logging.getLogger("turnout.shim")

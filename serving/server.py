@@ -167,8 +167,7 @@ class Listener:
     def __init__(self, parts: Parts) -> None:
         """Prepare to serve ``parts``."""
         self._parts = parts
-        self._settings = parts.settings
-        settings = parts.settings
+        self._settings = settings = parts.settings
         self._exchange = Exchange(
             parts.handler, parts.shim, settings.limits, settings.durable, settings.busy_poll_us / 1e6
         )
