@@ -8,7 +8,7 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,11 +18,13 @@ from features.content import CATEGORY
 from features.definitions import space_of
 from features.expressions import compile_expression
 from features.records import Event
+from serving import course_content
+from serving.course_content import Said
 from serving.course_models import Role, role_of
 from serving.live import STATE
 from serving.plan import StreamPlan
 from serving.proposals import DECIDING_MODES
-from serving.view import Classifier, Reader, StreamView, digest_of
+from serving.view import Classifier, StreamView, digest_of
 
 MAX_DESTINATIONS: Final = 128  # and candidates: with more, numpy adds a distribution in another order
 
@@ -32,8 +34,6 @@ EXPLORING: Final = ("none", "epsilon", "squarecb")
 
 Column = tuple[int, bytes]  # the space, and the name in it or where a space numbers its cells that number
 Instants = list[tuple[str, str]]  # (zone, name) of everything that is read of the time, in the order C is told of it
-Said = tuple[bytes, bytes, bytes]  # of an event's content: float64s, its class, and that in JSON
-_SCALARS = msgspec.json.Decoder(list[Any])
 _encode = msgspec.json.encode
 
 
@@ -167,7 +167,7 @@ def course_of(
         mask=_mask(plan),
         compute=_compute(plan),
         read=() if classifier is None else tuple(name.encode() for name in classifier.reader.attributes),
-        classify=None if classifier is None else _classify(plan, classifier.reader),
+        classify=None if classifier is None else course_content.ask(plan, classifier.reader),
     )
 
 
@@ -191,30 +191,8 @@ def _column(plan: StreamPlan, space: str, name: str, instants: Instants) -> Colu
             instants.append(instant)
         where = str(instants.index(instant))
     if space == "content":
-        where = str(_content_numbers(plan).index(name)) if name != CATEGORY else "0"
+        where = str(course_content.numbers(plan).index(name)) if name != CATEGORY else "0"
     return SPACES.index(space), where.encode()
-
-
-def _content_numbers(plan: StreamPlan) -> tuple[str, ...]:
-    """Return the numbers that are read of an event's content, in the order C is told of them."""
-    columns = (*plan.features.numbers, *plan.features.operands)
-    return tuple(dict.fromkeys(name for space, name in columns if space == "content"))
-
-
-def _classify(plan: StreamPlan, reader: Reader) -> Callable[[bytes], Said | None]:
-    """Return what reads an event as the whole path has it read, by what stands of it in the request."""
-    names, attributes = _content_numbers(plan), reader.attributes
-
-    def classify(asked: bytes) -> Said | None:
-        text, *values = _SCALARS.decode(asked)
-        facts = dict(zip(attributes, values, strict=True))
-        content = reader.read(Event(id="-", source="-", type="-", stream=plan.name, text=text, attributes=facts))
-        if content is None:
-            return None
-        label = content.category()
-        return struct.pack(f"{len(names)}d", *map(content.number, names)), label.encode(), _encode(label)
-
-    return classify
 
 
 def _measures(plan: StreamPlan) -> tuple[str, ...]:
