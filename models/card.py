@@ -1,7 +1,7 @@
 """The card of a router: how its files are read, and what it is; one JSON file beside LightGBM's text."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -11,6 +11,8 @@ from features.records import Probability
 from models.calibration import Scaling
 
 HeadName = Literal["success_probability", "latency_ms", "cost_usd", "log_latency"]
+
+T = TypeVar("T")
 
 CARD_FILE = "card.json"
 
@@ -103,7 +105,12 @@ def read_card(folder: Path) -> Card:
     ContractMismatchError
         If it is not there, or is none.
     """
+    return read_card_of(folder, Card)
+
+
+def read_card_of(folder: Path, kind: type[T]) -> T:
+    """Read the card of whatever kind of model; raises as `read_card`."""
     try:
-        return msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=Card)
+        return msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=kind)
     except (OSError, msgspec.MsgspecError) as error:
         raise ContractMismatchError(f"{CARD_FILE} cannot be read: {error}") from None

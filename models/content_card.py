@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from models.card import CARD_FILE, ContractMismatchError
+from models.card import read_card_of
 from models.text_terms import Cut
 
 Contender = Literal["linear", "neural", "pool"]
@@ -71,7 +70,4 @@ def read_card(folder: Path) -> Card:
     ContractMismatchError
         If it is not there, or is none.
     """
-    try:
-        return msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=Card)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise ContractMismatchError(f"{CARD_FILE} cannot be read: {error}") from None
+    return read_card_of(folder, Card)

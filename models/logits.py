@@ -88,7 +88,7 @@ class Neural:
 def add_rows(values: Floats32, rows: Floats32) -> Floats32:
     """Return float32[n_columns]: the ``rows``, each times its value, added one after another; writes to ``rows``.
 
-    This is the order in which C adds (models/scorer.c); a matrix product has one of its own on every machine.
+    This is the order in which C adds (models/native/sums.h); a matrix product has one of its own on every machine.
     """
     rows *= values[:, None]
     if rows.shape[1] == 1 and len(rows):  # numpy adds the rows of a single column in pairs

@@ -1,5 +1,13 @@
 /* What a scorer holds: a classifier's arrays, checked once, and the room that an event needs. */
 
+#ifndef TURNOUT_ARRAYS_H
+#define TURNOUT_ARRAYS_H
+
+#include <Python.h>
+
+#include <stdint.h>
+#include <stdlib.h>
+
 /* The arrays, by their names in the constructor; a part that is not there has no rows, and intercepts of 0. */
 enum { IDF, SUBLINEAR, WORDS, PAIRS, LINEAR, LINEAR_INTERCEPT, HIDDEN, HIDDEN_INTERCEPT, OUTPUT, OUTPUT_INTERCEPT, COMPONENTS, N_ARRAYS };
 static const char FORMATS[] = "ddiifffffff";
@@ -118,3 +126,5 @@ static int take_vocabulary(Scorer *self) {
     PyErr_SetString(PyExc_ValueError, "words or pairs lead outside of the terms");
     return -1;
 }
+
+#endif

@@ -3,15 +3,8 @@
 #ifndef TURNOUT_LEAF_ROWS_H
 #define TURNOUT_LEAF_ROWS_H
 
+#include "clones.h"
 #include "leaf_tables.h"
-
-
-/* Where compiler and C library choose between two compiled forms of a function by what the processor has. */
-#if defined(__GLIBC__) && defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("avx2", "default")))
-#else
-#define CLONES
-#endif
 
 static size_t trailing_zeros(uint64_t bits) {
 #if defined(__GNUC__)

@@ -17,9 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "arrays.h"
-#include "terms.h"
 #include "sums.h"
+#include "terms.h"
 
 /* Forget the event before, wherever it ended. */
 static void forget(Scorer *self) {

@@ -1,11 +1,13 @@
 /* The sums of weights by an event's values: what models/logits.py and models/components.py do, in the same order. */
 
-/* Where compiler and C library choose between two compiled forms of a function by what the processor has. */
-#if defined(__GLIBC__) && defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("avx2", "default")))
-#else
-#define CLONES
-#endif
+#ifndef TURNOUT_SUMS_H
+#define TURNOUT_SUMS_H
+
+#include <math.h>
+#include <string.h>
+
+#include "arrays.h"
+#include "clones.h"
 
 static inline void add_four(float *restrict sums, const float *const rows[4], const float by[4], Py_ssize_t width) {
     const float *a = rows[0], *b = rows[1], *c = rows[2], *d = rows[3];
@@ -77,3 +79,5 @@ static double find_probabilities(Scorer *self, double *probabilities) {
     for (Py_ssize_t i = 0; i < self->n_classes; i++) probabilities[i] /= sum;
     return evidence;
 }
+
+#endif

@@ -1,5 +1,13 @@
 /* From what is remembered of an event's pieces to its columns and their TF-IDF values; what Encoder in models/text_encoder.py does. */
 
+#ifndef TURNOUT_TERMS_H
+#define TURNOUT_TERMS_H
+
+#include <math.h>
+#include <string.h>
+
+#include "arrays.h"
+
 static void tell(Scorer *self, int32_t column) {
     if (!self->count[column]++) self->columns[self->n_told++] = column;
 }
@@ -131,3 +139,5 @@ static int encode(Scorer *self, PyObject *pieces, PyObject *facts) {
     start = self->n_told;
     return tell_columns(self, facts) < 0 ? -1 : weigh(self, start);
 }
+
+#endif

@@ -58,18 +58,20 @@ static double sum_pairwise(const double *values, Py_ssize_t n) {
     return total;
 }
 
-static void spread_squarecb(const Field *field, const double *values, double gamma, double value_range, double *shares) {
-    const Py_ssize_t best = find_best(field, values);
+/* What SquareCB gives all but the best, which takes the rest. */
+static void spread_squarecb(const Field *field, const double *values, Py_ssize_t best, const Exploration *how, double *shares) {
     for (Py_ssize_t i = 0; i < field->n; i++)
         shares[i] = field->eligible[i]
-                        ? 1.0 / ((double)field->n_eligible + gamma * ((values[best] - values[i]) / value_range))
+                        ? 1.0 / ((double)field->n_eligible + how->gamma * ((values[best] - values[i]) / how->value_range))
                         : 0.0;
     shares[best] = 0.0;
-    shares[best] = 1.0 - sum_pairwise(shares, field->n);
 }
 
 /* The sum as numpy's reduceat adds it: the first, and the sum of the others. */
-static double sum_after_first(const double *values, Py_ssize_t n) { return n > 1 ? values[0] + sum_pairwise(values + 1, n - 1) : values[0]; }
+static double sum_after_first(const double *values, Py_ssize_t n) {
+    if (n < 2) return n == 1 ? values[0] : 0.0;
+    return values[0] + sum_pairwise(values + 1, n - 1);
+}
 
 /* What of exploring (float64[k], of the eligible alone) costs at most the allowance against the best: models/policy.py's afford_log.
    The configuration has no least propensity that so many cannot have. */
@@ -80,11 +82,11 @@ static void afford(const double *values, Py_ssize_t best, Py_ssize_t k, const Ex
         for (Py_ssize_t i = 0; i < k; i++) gaps[i] = values[best] - values[i];
         for (Py_ssize_t i = 0; i < k; i++) losses[i] = exploring[i] * gaps[i];
         const double remains = how->allowance - least * sum_after_first(gaps, k), loss = left * sum_after_first(losses, k);
-        if (remains >= 0.0 && loss > remains) w = remains / loss;
-        if (!(remains >= 0.0)) {
+        if (!(remains >= 0.0)) { /* the least propensity alone costs more */
             for (Py_ssize_t i = 0; i < k; i++) exploring[i] = i == best ? 1.0 : 0.0;
             return;
         }
+        if (loss > remains) w = remains / loss;
     }
     for (Py_ssize_t i = 0; i < k; i++) exploring[i] = left * ((1.0 - w) * (i == best ? 1.0 : 0.0) + w * exploring[i]) + least;
 }
@@ -100,8 +102,7 @@ static void explore_within(const Field *field, const double *values, const Explo
     be_certain(&eligible, best, spread);
     if (how->kind != CERTAIN && how->allowance != 0.0) {
         if (how->kind == SQUARECB) {
-            spread_squarecb(&eligible, kept, how->gamma, how->value_range, spread);
-            spread[best] = 0.0;
+            spread_squarecb(&eligible, kept, best, how, spread);
             spread[best] = 1.0 - sum_after_first(spread, eligible.n);
         }
         floor_shares(&eligible, how->epsilon, spread);
@@ -116,8 +117,13 @@ static void explore(const Field *field, const double *values, const Exploration 
         explore_within(field, values, how, shares);
         return;
     }
-    if (how->kind == SQUARECB) spread_squarecb(field, values, how->gamma, how->value_range, shares);
-    else be_certain(field, find_best(field, values), shares);
+    const Py_ssize_t best = find_best(field, values);
+    if (how->kind == SQUARECB) {
+        spread_squarecb(field, values, best, how, shares);
+        shares[best] = 1.0 - sum_pairwise(shares, field->n);
+    } else {
+        be_certain(field, best, shares);
+    }
     if (how->kind != CERTAIN) floor_shares(field, how->epsilon, shares);
 }
 

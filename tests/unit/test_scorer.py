@@ -21,6 +21,7 @@ from models.logits import Linear, Neural, add_rows
 from models.scorer import CompiledScorer, NumpyScorer, Parts, Scored
 from models.text_encoder import Encoder
 from models.text_terms import Attributes, Cut, Vocabulary, fit_vocabulary, number_edges
+from tests.unit.test_content import WORDS
 
 TEXTS = ("pay the bill", "pay my bill now", "book a table", "book my table", "the table", "a bill, the bill", "x-y")
 ATTRIBUTES: tuple[Attributes, ...] = (
@@ -29,22 +30,6 @@ ATTRIBUTES: tuple[Attributes, ...] = (
     {"region": "eu", "amount": 30.0, "urgent": True},
 ) * 3
 FACTS = [None, {}, *ATTRIBUTES[:3], {"region": "mars"}, {"amount": 1e9, "urgent": None}]
-WORDS = (
-    "pay",
-    "the",
-    "bill",
-    "a",
-    "book",
-    "table",
-    "now",
-    "unheard",
-    "pay~the",
-    "^",
-    "$",
-    "x-y",
-    "the\u00a0bill",
-    "ab",
-)
 SCALES = (2.0, 0.37)
 compiled_only = pytest.mark.skipif(not scorer.is_compiled(), reason="no compiler at the installation")
 
