@@ -88,8 +88,7 @@ class Exchange:
         self._queue: deque[_Waiting] = deque()
         self._answered: list[_Waiting] = []  # waiting for the log
         self._told: list[_Told] = []  # as well; of their connections nothing else waits that came before
-        self._n_direct = 0  # decided as they were read since all sockets were: what a flood may take of one turn
-        self._replier: Replier | None = None  # of this turn, asked for when it is first needed
+        self._replier: Replier | None = None  # up to the end of the turn or the next write, which may fill a segment
         self._owed = shim.debts.snapshot()
         self._resting: deque[Connection] = deque()
         self._rest_ends = False  # a look whether there is room is due
@@ -101,8 +100,8 @@ class Exchange:
 
     @property
     def n_in_flight(self) -> int:
-        """How many requests have come whole or in part and are not answered yet, or were in this turn of the loop."""
-        return len(self._queue) + max(self._n_direct, len(self._told)) + len(self._answered) + self.n_bodies
+        """How many requests have come whole or in part and are not answered yet."""
+        return len(self._queue) + len(self._told) + len(self._answered) + self.n_bodies
 
     def overload(self) -> Problem | None:
         """Return why the next request should come later, None where there is room."""
@@ -146,7 +145,7 @@ class Exchange:
         Of its connection nothing else may wait but such requests. `settle` must follow: the replies leave as all answers do,
         when what was decided is written.
         """
-        if self._n_direct >= self.limits.max_in_flight or self.handler.draining:
+        if self.handler.draining:
             return start
         try:
             replier = self._replier = self._replier or self._shim.replier()
@@ -157,7 +156,6 @@ class Exchange:
         if not told:
             return start
         reply, end = told
-        self._n_direct += 1
         self._told.append((connection, data[start:end], replies.heads, reply))
         return end
 
@@ -191,7 +189,6 @@ class Exchange:
 
     def _turn(self) -> None:
         self._turn_due = False
-        self._n_direct = 0
         self._replier = None
         queue, handle = self._queue, self.handler.handle
         for _ in range(min(len(queue), self.limits.turn_requests)):
@@ -214,7 +211,8 @@ class Exchange:
 
     def _commit_turn(self) -> None:
         """Write what was decided, and let the answers go that rest on it; in which order and when, durability says."""
-        if self._durability == "answer" or not self._shim.recorder.n_held:
+        is_full = len(self._told) >= self.limits.max_in_flight
+        if self._durability == "answer" or is_full or not self._shim.recorder.n_held:
             self._write()
         elif self._durability == "async":
             self._release()
@@ -237,6 +235,7 @@ class Exchange:
             self._commit = None
         recorder = self._shim.recorder
         if recorder.n_held:
+            self._replier = None
             try:
                 recorder.flush(keep=self._durability == "async")
             except OSError:

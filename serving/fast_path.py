@@ -81,7 +81,7 @@ class FastPath:
         return compiled.answer(body, is_bare, (at - _EPOCH) // _MICROSECOND, times, marks, lines)
 
     def replier(self, view: ReleaseView, memory: Memory, held: Held) -> Replier | None:
-        """Return what does as `answer` does, at once, for an HTTP request: for a turn of the loop, and no longer."""
+        """Return what does as `answer` does, at once, for an HTTP request: as long as `Shim.replier` says."""
         ready = self._ready(view, memory, held)
         if ready is None:
             return None

@@ -122,13 +122,13 @@ class Shim:
         return told
 
     def replier(self) -> Replier | None:
-        """Return what decides HTTP requests as they are read, until the turn of the loop ends; None while nothing can.
+        """Return what decides HTTP requests as they are read, until the recorder is flushed; None while nothing can.
 
         It gives the whole reply to a request, and where that ends; or None where the fast path does not take it. The records
         are held: no reply may leave before the recorder is flushed.
         """
         recorder = self.recorder
-        if not (self._is_timely and recorder.holding and recorder.failure is None) or self.overrides.is_any:
+        if not (self._is_timely and recorder.holding and self._takes_ordinary()):
             return None
         return self.fast_path.replier(self.releases.view, self.memory, recorder.held)
 

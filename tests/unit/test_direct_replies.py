@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from features import spool
 from features.clock import SystemClock
 from features.records import Override
 from serving import fast_path, identity
@@ -99,13 +100,19 @@ class Caller:
 class Desk:
     """A server without a socket."""
 
-    def __init__(self, folder: Path, durability: Durability = "answer", limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        durability: Durability = "answer",
+        limits: Limits | None = None,
+        segment_bytes: int = spool.DEFAULT_SEGMENT_BYTES,
+    ) -> None:
         self.shim = Spied(
             plan=PLAN,
             clock=SystemClock(),
             releases=Releases(),
             overrides=OverrideJournal(folder / "overrides.journal"),
-            recorder=Recorder(folder / "spool"),
+            recorder=Recorder(folder / "spool", segment_bytes=segment_bytes),
             memory=of_capacity(1_000),
         )
         self.handler = Handler(self.shim, Settings(home=folder, config_path=folder))
@@ -398,18 +405,27 @@ def test_after_a_refusing_disk_requests_are_decided_as_they_are_read_again(
     at_desk(tmp_path, act)
 
 
-def test_no_more_are_decided_as_they_are_read_than_may_be_in_flight(tmp_path: Path) -> None:
+@pytest.mark.parametrize("durability", ["answer", "batch", "async"])
+def test_s11_a_flood_is_decided_as_it_is_read_and_a_full_segment_sends_none_of_it_the_whole_way(
+    tmp_path: Path, durability: Durability
+) -> None:
     async def act(desk: Desk) -> None:
-        callers = [desk.connect() for _ in range(12)]
+        callers = [desk.connect() for _ in range(40)]
         callers[0].send(request(0))
         await turns()
-        for number, caller in enumerate(callers, 1):
+        for number, caller in enumerate(callers[1:], 1):
             caller.send(request(number))
-        assert desk.shim.n_direct == 6
-        assert desk.exchange.n_in_flight >= 6
+            assert desk.exchange.n_in_flight <= 6
+        assert desk.shim.n_direct == 39
         await asyncio.sleep(0.1)
-        statuses = [caller.replies()[-1][0] for caller in callers]
-        assert statuses[:6] == [200] * 6
-        assert set(statuses[6:]) == {503}, "whoever comes beyond is told to come back"
+        assert [caller.replies()[-1][0] for caller in callers] == [200] * 40
+        assert durability == "async" or len(spool.segments(tmp_path / "spool")) > 3
+        assert len(records(tmp_path)) == 40
 
-    at_desk(tmp_path, act, limits=Limits(max_in_flight=6, turn_requests=4))
+    at_desk(
+        tmp_path,
+        act,
+        durability=durability,
+        limits=Limits(max_in_flight=6, turn_requests=4),
+        segment_bytes=6_000,
+    )
