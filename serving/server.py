@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from serving.nats_service import NatsService
 
 _BACKLOG = 2_048
+_N_ACCEPTORS = 16  # libuv accepts one connection per handle and turn of its loop, and a flood makes turns long
 _GRACE_SECONDS = 0.1  # for requests that were on their way when the shim was told to stop
 _SPARE_DESCRIPTORS = 64
 _SWITCH_SECONDS = 0.0002  # that a thread which takes a release may keep an answer waiting
@@ -180,15 +181,14 @@ class Listener:
     async def open(self) -> None:
         """Listen; several workers share one port."""
         loop, settings = asyncio.get_running_loop(), self._settings
-        self._servers.append(
-            await loop.create_server(
-                lambda: HttpProtocol(self._exchange, self._replies, self._connections),
-                settings.host,
-                settings.port,
-                backlog=_BACKLOG,
-                reuse_port=settings.shared_port or None,
-            )
+        server = await loop.create_server(
+            self._take, settings.host, settings.port, backlog=_BACKLOG, reuse_port=settings.shared_port or None
         )
+        self._servers.append(server)
+        for bound in server.sockets:
+            for _ in range(_N_ACCEPTORS - 1):
+                same = socket.fromfd(bound.fileno(), bound.family, socket.SOCK_STREAM)
+                self._servers.append(await loop.create_server(self._take, sock=same, backlog=_BACKLOG))
         if (path := settings.socket_path) is not None:
             path = path.with_name(f"{path.name}.{settings.worker}") if settings.worker else path
             self._servers.append(
@@ -234,6 +234,9 @@ class Listener:
         for left in self._connected():
             left.abort()
         await asyncio.sleep(0)
+
+    def _take(self) -> HttpProtocol:
+        return HttpProtocol(self._exchange, self._replies, self._connections)
 
     def _connected(self) -> list[HttpProtocol | FrameProtocol]:
         return [*self._connections, *self._frames]
