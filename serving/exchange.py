@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,9 +104,13 @@ class Exchange:
         """How many requests have come whole or in part and are not answered yet."""
         return len(self._queue) + len(self._told) + len(self._answered) + self.n_bodies
 
-    def overload(self) -> Problem | None:
-        """Return why the next request should come later, None where there is room."""
-        return self._overload if self.n_in_flight >= self.limits.max_in_flight else None
+    def overload(self, *, after_rests: bool = False) -> Problem | None:
+        """Return why the next request should come later, None where there is room.
+
+        ``after_rests`` is for who comes after those that rest: as if a request of each of them were in flight.
+        """
+        n_before = self.n_in_flight + (len(self._resting) if after_rests else 0)
+        return self._overload if n_before >= self.limits.max_in_flight else None
 
     def rest(self, connection: Connection) -> None:
         """Let a connection for whose requests there is no room rest until there is some.
@@ -121,20 +126,30 @@ class Exchange:
             self._loop.call_later(_REST_SECONDS, self._resume)
 
     def _resume(self) -> None:
-        """Let connections read on, who rested longest first, as far as there is ample room for a request of each."""
+        """Let connections read on, who rested longest first, as far as there is room for a request of each."""
         self._rest_ends = False
-        ample = max(1, self.limits.max_in_flight // 2)
-        for _ in range(min(len(self._resting), ample - self.n_in_flight)):
+        for _ in range(min(len(self._resting), self.limits.max_in_flight - self.n_in_flight)):
             connection = self._resting.popleft()
             if not connection.gone:
                 connection.resume()
         self._look_for_room()
 
-    def submit(self, connection: Connection, request: Request | None, response: Response | None = None) -> None:
+    def submit(
+        self,
+        connection: Connection,
+        request: Request | None,
+        response: Response | None = None,
+        *,
+        is_first: bool = False,
+    ) -> None:
         """Queue a request, or in its place the ``response`` that is known already; `settle` must follow.
 
-        Where one of the connection waits for a release, it waits no longer: answers keep the order of their requests.
+        Where one of the connection waits for a release, it waits no longer: answers keep the order of their requests. Where
+        nothing of it waits (``is_first``), a known response waits for nobody else's requests either.
         """
+        if is_first and response is not None:
+            self._answered.append(_Waiting(connection, request, response))
+            return
         if self._lobby and (earlier := self._lobby.call(connection)) is not None:
             self._queue.append(earlier)
         self._queue.append(_Waiting(connection, request, response))
@@ -169,7 +184,7 @@ class Exchange:
 
     def settle(self) -> None:
         """Take a turn: at once where there is but one connection, else when all sockets have been read."""
-        if not (self._queue or self._told):
+        if not (self._queue or self._told or self._answered):
             return
         if self.n_connections <= 1:
             self._turn()
@@ -190,8 +205,10 @@ class Exchange:
     def _turn(self) -> None:
         self._turn_due = False
         self._replier = None
-        queue, handle = self._queue, self.handler.handle
+        queue, handle, until = self._queue, self.handler.handle, time.perf_counter() + self.limits.turn_seconds
         for _ in range(min(len(queue), self.limits.turn_requests)):
+            if time.perf_counter() > until:
+                break
             waiting = queue.popleft()
             if waiting.connection.gone:
                 continue

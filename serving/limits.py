@@ -10,8 +10,8 @@ class Limits:
     ``head_seconds`` counts from the first byte of a request (or from the connection), ``body_seconds`` from the end of its
     head, ``write_seconds`` from the moment that a reader has ``max_unread_bytes`` outstanding. ``max_in_flight`` counts
     requests whose body is on its way or that wait for their turn; ``max_bodies_bytes`` what is held of all bodies that are
-    not whole yet. ``turn_requests`` is how many requests are decided between two looks at the sockets: what is refused
-    waits for no more than these.
+    not whole yet. ``turn_requests`` is how many requests are decided between two looks at the sockets, and after ``turn_seconds``
+    none is begun: what is refused waits for no more than these.
     """
 
     max_body_bytes: int = 4 * 1024 * 1024
@@ -23,6 +23,7 @@ class Limits:
     max_bodies_bytes: int = 64 * 1024 * 1024
     max_unread_bytes: int = 1024 * 1024
     turn_requests: int = 32
+    turn_seconds: float = 0.002
     head_seconds: float = 8.0
     body_seconds: float = 8.0
     write_seconds: float = 8.0

@@ -36,6 +36,7 @@ class HttpProtocol(asyncio.Protocol):
         self._n_decided = 0  # of these the first ones, which were decided as they were read
         self._reading = True
         self._resting = False  # until there is room; what it asks meanwhile waits
+        self._has_rested = False  # and its next request is before those of who has not
         self._backlog = b""
         self._unread = False  # the other side does not read what it is sent
         self._n_unread = 0  # how many bytes of it, when last looked at
@@ -103,6 +104,7 @@ class HttpProtocol(asyncio.Protocol):
     def resume(self) -> None:
         """Read on, after a rest."""
         self._resting = False
+        self._has_rested = True
         self.data_received(b"")
         self._throttle()  # one that is closing is read as well, so that its sender hears why
 
@@ -173,13 +175,19 @@ class HttpProtocol(asyncio.Protocol):
         if not self._n_waiting and self._transport is not None:
             self._transport.write(_CONTINUE)
 
+    def overload(self) -> Problem | None:
+        """Return why the next request should come later, None where there is room."""
+        return self._exchange.overload(after_rests=not self._has_rested)
+
     def submit(self, request: Request, problem: Problem | None) -> None:
         """Take a whole request, and what is wrong with it."""
+        self._has_rested = False
         if self._n_waiting >= self._limits.max_pipelined:
             self.refuse(Problem(503, f"more than {self._limits.max_pipelined} requests of one connection wait"))
             return
         self._n_waiting += 1
-        self._exchange.submit(self, request, None if problem is None else self._exchange.handler.refuse(problem))
+        response = None if problem is None else self._exchange.handler.refuse(problem)
+        self._exchange.submit(self, request, response, is_first=self._n_waiting == 1)
         self.wait(self._limits.keep_alive_seconds)
         if problem is not None and problem.status == 503:  # noqa: PLR2004 - no room
             self._rest()
@@ -231,9 +239,9 @@ class HttpProtocol(asyncio.Protocol):
             if taken is None:
                 break
             request, rest = taken
-            problem = None if request.path in PUBLIC_PATHS else self._exchange.overload()
-            if problem is not None and self._n_waiting:
-                self._rest()  # whoever waits for answers need not be refused to be slowed
+            problem = None if request.path in PUBLIC_PATHS else self.overload()
+            if problem is not None and (self._n_waiting or self._has_rested):
+                self._rest()  # whoever waits for answers need not be refused to be slowed, and who has rested is told nothing new
                 break
             data = rest
             if self._exchange.handler.draining:

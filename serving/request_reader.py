@@ -24,6 +24,9 @@ class Owner(Protocol):
     def invite(self) -> None:
         """Ask for the body."""
 
+    def overload(self) -> Problem | None:
+        """Return why the next request should come later, None where there is room."""
+
     def submit(self, request: Request, problem: Problem | None) -> None:
         """Take a whole request, and what is wrong with it."""
 
@@ -134,7 +137,7 @@ class RequestReader:
         if chunked or (length is not None and length != "0"):
             self._await_body(None if chunked else int(length or 0))
         elif path not in PUBLIC_PATHS:
-            self._refusal = self._refusal or self._exchange.overload()
+            self._refusal = self._refusal or self._owner.overload()
 
     def on_body(self, chunk: bytes) -> None:
         """Take the next part of the body, as long as it may be."""
@@ -196,7 +199,7 @@ class RequestReader:
             return
         expectation = self._headers.get("expect", "").lower()
         if expectation or n_bytes is None or n_bytes > _PATIENT_BYTES:
-            problem = self._refusal or self._exchange.overload() or self._exchange.handler.preview(self._request)
+            problem = self._refusal or self._owner.overload() or self._exchange.handler.preview(self._request)
             if expectation not in ("", "100-continue"):
                 problem = Problem(417, f"the expectation {expectation!r} cannot be met")
             if problem is not None:
@@ -204,7 +207,7 @@ class RequestReader:
                 return
         if expectation:
             self._owner.invite()
-        self._refusal = self._refusal or self._exchange.overload()
+        self._refusal = self._refusal or self._owner.overload()
         self._exchange.n_bodies += 1
         self._counted = True
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ class Desk:
             memory=of_capacity(1_000),
         )
         self.handler = Handler(self.shim, Settings(home=folder, config_path=folder))
-        self.limits = limits or Limits()
+        self.limits = replace(limits or Limits(), turn_seconds=60.0)
         self.exchange = Exchange(self.handler, self.shim, self.limits, durability)
         self.replies = Replies()
 

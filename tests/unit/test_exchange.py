@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Desk:
             memory=DecisionMemory(1_000),
         )
         handler = Handler(self.shim, Settings(home=folder, config_path=folder))
-        self.exchange = Exchange(handler, self.shim, limits or Limits(), durability)
+        self.exchange = Exchange(handler, self.shim, replace(limits or Limits(), turn_seconds=60.0), durability)
         self.exchange.n_connections = 2
         self.caller = Caller(folder)
 
