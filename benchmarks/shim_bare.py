@@ -17,7 +17,6 @@ from serving.messages import Request, Response
 from serving.problems import Problem
 from serving.protocol import HttpProtocol
 from serving.recorder import Recorder
-from serving.replies import Replies
 
 
 class Echoing:
@@ -48,7 +47,7 @@ class Idle:
     recorder: Recorder
     debts: Debts = field(default_factory=Debts)
 
-    def replier(self) -> None:
+    def reply(self, *_: object) -> None:
         """Leave everything to the handler."""
 
 
@@ -57,9 +56,9 @@ async def serve(port: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         idle = Idle(Recorder(Path(folder)))
         exchange = Exchange(cast("Any", Echoing()), cast("Any", idle), Limits())
-        replies, connections = Replies(), set[HttpProtocol]()
+        connections = set[HttpProtocol]()
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: HttpProtocol(exchange, replies, connections), "127.0.0.1", port)
+        server = await loop.create_server(lambda: HttpProtocol(exchange, connections), "127.0.0.1", port)
         async with server:
             await server.serve_forever()
 

@@ -13,12 +13,11 @@ class FastPath:
         held: HeldLines,
         at_us: int | None,
         times: bytes,
-        data: bytes,
-        start: int,
+        sent: list[bytes],
         heads: dict[bytes, int],
         head: bytes,
         /,
-    ) -> tuple[bytes, int] | None: ...
+    ) -> list[tuple[bytes, int] | None]: ...
     def set_live(self, place: int, rows: bytes, /) -> bool: ...
     def take_counts(self) -> tuple[list[tuple[tuple[str, str, str], int]], list[int], float]: ...
 

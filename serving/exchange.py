@@ -4,46 +4,26 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from serving.fast_path import Replier
+from serving.connection import Connection, Direct
+from serving.fast_path import Told
 from serving.handler import Handler
-from serving.heads import KnownHeads
 from serving.limits import Limits
 from serving.lobby import Lobby
 from serving.messages import Request, Response
 from serving.polling import BusyPolling
 from serving.problems import Problem
 from serving.replies import Replies
+from serving.rests import Rests
 from serving.settings import Durability
 from serving.shim import Shim
 
 _BATCH_SECONDS = 0.002  # that an answer may wait for others to be written with it
 _ASYNC_SECONDS = 0.005  # that an answer may be ahead of its record
-_REST_SECONDS = 0.005  # between two looks whether there is room for those who were refused
 _RETRY_SECONDS = 1.0  # before a disk that refused is asked again
 _LOGGER = logging.getLogger("turnout.shim")
-
-
-class Connection(Protocol):
-    """Where answers go; ``serving.protocol.HttpProtocol`` is one."""
-
-    gone: bool
-
-    def resume(self) -> None:
-        """Read on, after a rest."""
-
-    def deliver(self, response: Response, request: Request | None) -> None:
-        """Send the response to the oldest request that waits; without ``request`` it was refused before it was whole."""
-
-
-class Direct(Connection, Protocol):
-    """A connection that takes whole replies as well."""
-
-    def send(self, reply: bytes) -> None:
-        """Send the whole reply to the oldest request that waits."""
 
 
 @dataclass(slots=True)
@@ -53,19 +33,20 @@ class _Waiting:
     response: Response | None
 
 
-# A request that was decided as it was read: the request itself, should it be asked again, and its reply. A plain tuple, which costs
+# Requests that are decided before they are parsed, should they be asked again, and the replies to them. A plain tuple, which costs
 # the least.
-_Told = tuple[Direct, bytes, KnownHeads, bytes]
+_Told = tuple[Direct, bytes, bytes]
 
 
 class Exchange:
-    """Answers the requests of all connections in the order they came, a few per turn of the loop; ordinary ones as they are read.
+    """Answers the requests of all connections in the order they came, a few per turn of the loop; ordinary ones before they are parsed.
 
     What the requests of a turn decided is written in one write, before any of their answers leaves (``answer``); or with
     the next turns' within two milliseconds (``batch``); or after the answers (``async``), where a crash may lose what was
     accepted in the last five milliseconds, and while the disk refuses whatever is held.
 
-    ``n_bodies_bytes`` and ``n_bodies`` are the connections' to count: what has arrived of bodies not whole yet.
+    ``n_bodies_bytes`` and ``n_bodies`` are the connections' to count: what has arrived of bodies not whole yet. ``replies``
+    are what HTTP is answered with.
     """
 
     def __init__(
@@ -82,17 +63,19 @@ class Exchange:
         self.n_connections = 0
         self.n_bodies = 0
         self.n_bodies_bytes = 0
+        self.replies = Replies()
         self._overload = Problem(503, f"more than {limits.max_in_flight} requests are in flight")
         self._shim = shim
         self._durability: Durability = durability
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Waiting] = deque()
         self._answered: list[_Waiting] = []  # waiting for the log
-        self._told: list[_Told] = []  # as well; of their connections nothing else waits that came before
-        self._replier: Replier | None = None  # up to the end of the turn or the next write, which may fill a segment
+        self._arrived: dict[Direct, bytes] = {}  # what was sent and nobody has read yet
+        self._told: list[
+            _Told
+        ] = []  # waiting for the log as well; of their connections nothing else waits that came before
         self._owed = shim.debts.snapshot()
-        self._resting: deque[Connection] = deque()
-        self._rest_ends = False  # a look whether there is room is due
+        self._rests = Rests(lambda: self.limits.max_in_flight - self.n_in_flight)
         self._turn_due = False
         self._commit: asyncio.TimerHandle | None = None
         self._polling = BusyPolling(busy_poll_seconds)
@@ -109,30 +92,12 @@ class Exchange:
 
         ``after_rests`` is for who comes after those that rest: as if a request of each of them were in flight.
         """
-        n_before = self.n_in_flight + (len(self._resting) if after_rests else 0)
+        n_before = self.n_in_flight + (len(self._rests) if after_rests else 0)
         return self._overload if n_before >= self.limits.max_in_flight else None
 
     def rest(self, connection: Connection) -> None:
-        """Let a connection for whose requests there is no room rest until there is some.
-
-        Refusing takes time that answers need; without rests a flood of requests would get nothing but refusals.
-        """
-        self._resting.append(connection)
-        self._look_for_room()
-
-    def _look_for_room(self) -> None:
-        if self._resting and not self._rest_ends:
-            self._rest_ends = True
-            self._loop.call_later(_REST_SECONDS, self._resume)
-
-    def _resume(self) -> None:
-        """Let connections read on, who rested longest first, as far as there is room for a request of each."""
-        self._rest_ends = False
-        for _ in range(min(len(self._resting), self.limits.max_in_flight - self.n_in_flight)):
-            connection = self._resting.popleft()
-            if not connection.gone:
-                connection.resume()
-        self._look_for_room()
+        """Let a connection for whose requests there is no room rest until there is some."""
+        self._rests.add(connection)
 
     def submit(
         self,
@@ -154,25 +119,20 @@ class Exchange:
             self._queue.append(earlier)
         self._queue.append(_Waiting(connection, request, response))
 
-    def reply(self, connection: Direct, data: bytes, start: int, replies: Replies) -> int:
-        """Decide at once the request that begins at ``start``, if it is ordinary, and return where it ends; else ``start``.
+    def arrive(self, connection: Direct, data: bytes) -> None:
+        """Have the ordinary requests that ``data`` begins with decided, with those of others, once all sockets have been read.
 
-        Of its connection nothing else may wait but such requests. `settle` must follow: the replies leave as all answers do,
-        when what was decided is written.
+        Of its connection nothing else may wait; it is given the rest to read.
         """
-        if self.handler.draining:
-            return start
-        try:
-            replier = self._replier = self._replier or self._shim.replier()
-            told = replier and replier(data, start, replies.heads.decisions, replies.decided)
-        except Exception:  # what nobody thought of must cost nobody the answer
-            _LOGGER.exception("a request could not be decided as it was read")
-            return start
-        if not told:
-            return start
-        reply, end = told
-        self._told.append((connection, data[start:end], replies.heads, reply))
-        return end
+        self._arrived[connection] = data
+        if len(self._arrived) >= self.limits.turn_requests:
+            self._reply()
+        else:
+            self._come_to_turn()
+
+    def recall(self, connection: Direct) -> bytes:
+        """Return what of a connection has arrived and is not decided yet, which then is the connection's to read."""
+        return self._arrived.pop(connection, b"") if self._arrived else b""
 
     def look(self) -> None:
         """Answer those who waited for a release, and it came, or waited as long as they wished; to be called now and then."""
@@ -184,16 +144,8 @@ class Exchange:
 
     def settle(self) -> None:
         """Take a turn: at once where there is but one connection, else when all sockets have been read."""
-        if not (self._queue or self._told or self._answered):
-            return
-        if self.n_connections <= 1:
-            self._turn()
-            return
-        if len(self._told) >= self.limits.turn_requests:
-            self._commit_turn()
-        if not self._turn_due:
-            self._turn_due = True
-            self._loop.call_soon(self._turn)
+        if self._queue or self._answered:
+            self._come_to_turn()
 
     def close(self) -> None:
         """Answer all that waits, write what is held, and write at once from now on."""
@@ -202,9 +154,52 @@ class Exchange:
         self._write()
         self._shim.recorder.holding = False
 
+    def _come_to_turn(self) -> None:
+        if self._turn_due:
+            return
+        if self.n_connections <= 1:
+            self._turn()
+        else:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _reply(self) -> None:
+        """Decide what has arrived, in one call, and let the connections read what is not ordinary."""
+        arrived, self._arrived = self._arrived, {}
+        left = []
+        for (connection, data), told in zip(arrived.items(), self._decide(list(arrived.values())), strict=True):
+            end = 0
+            if told:
+                reply, end = told
+                connection.n_told += 1
+                self._told.append((connection, data[:end], reply))
+            if end < len(data):
+                left.append((connection, data[end:]))
+        if self._told:
+            self._commit_turn()
+        for connection, data in left:
+            try:
+                connection.read(data)
+            except Exception:  # what nobody thought of must cost nobody else the answer
+                _LOGGER.exception("what a connection sent could not be read")
+                connection.abort()
+
+    def _decide(self, sent: list[bytes]) -> Sequence[tuple[bytes, int] | None]:
+        told: Told = None
+        if not self.handler.draining:
+            try:
+                told = self._shim.reply(sent, self.replies.heads.decisions, self.replies.decided)
+            except Exception:  # as above
+                _LOGGER.exception("requests could not be decided before they are parsed")
+        return told or [None] * len(sent)
+
     def _turn(self) -> None:
-        self._turn_due = False
-        self._replier = None
+        self._turn_due = True  # whoever reads on has a place in this turn
+        try:
+            if self._arrived:
+                self._reply()
+        finally:
+            self._turn_due = False
         queue, handle, until = self._queue, self.handler.handle, time.perf_counter() + self.limits.turn_seconds
         for _ in range(min(len(queue), self.limits.turn_requests)):
             if time.perf_counter() > until:
@@ -252,7 +247,6 @@ class Exchange:
             self._commit = None
         recorder = self._shim.recorder
         if recorder.n_held:
-            self._replier = None
             try:
                 recorder.flush(keep=self._durability == "async")
             except OSError:
@@ -267,19 +261,18 @@ class Exchange:
         recorder = self._shim.recorder
         self._shim.debts.restore(self._owed)
         recorder.holding = False
-        self._answered[:0] = [self._wait_again(told) for told in self._told]
+        self._answered[:0] = [again for told in self._told for again in self._wait_again(told)]
         self._told.clear()
         for waiting in self._answered:
             if waiting.request is not None and (waiting.response is None or waiting.response.recorded):
                 waiting.response = self.handler.handle(waiting.request)
         recorder.holding = True
 
-    def _wait_again(self, told: _Told) -> _Waiting:
-        connection, data, heads, _ = told
-        taken = heads.take(data)
-        if taken is None:  # its head is not known any more
-            return _Waiting(connection, None, self.handler.refuse(Problem(503, "the decision could not be logged")))
-        return _Waiting(connection, taken[0], None)
+    def _wait_again(self, told: _Told) -> Iterator[_Waiting]:
+        connection, data, _ = told
+        for request in connection.again(data):
+            refusal = None if request else self.handler.refuse(Problem(503, "the decision could not be logged"))
+            yield _Waiting(connection, request, refusal)
 
     def _release(self) -> None:
         told, self._told = self._told, []
@@ -289,7 +282,7 @@ class Exchange:
 
 
 def _deliver(told: Sequence[_Told], answered: Sequence[_Waiting]) -> None:
-    for connection, _, _, reply in told:
+    for connection, _, reply in told:
         if not connection.gone:
             connection.send(reply)
     for waiting in answered:

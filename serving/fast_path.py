@@ -10,9 +10,8 @@ import logging
 import math
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -32,9 +31,9 @@ try:
 except ImportError:  # no compiler at the installation
     _fast_path = None  # type: ignore[assignment]  # looked at before its use
 
-# Of the data of a connection, where a request begins in it, what is known of heads (see `serving.heads`) and the head of the
-# reply up to the length of its body: the whole reply, and where the request ends.
-Replier = Callable[[bytes, int, dict[bytes, int], bytes], tuple[bytes, int] | None]
+# Of each of what connections sent, the replies to the requests it begins with, one after the other, and where these end; None of
+# what begins with none that is ordinary, and None for all while nothing is decided so.
+Told = Sequence[tuple[bytes, int] | None] | None
 
 _LOGGER = logging.getLogger("turnout.shim")
 _encode = msgspec.json.Encoder().encode
@@ -80,29 +79,29 @@ class FastPath:
         times = self._prepare(compiled, at)
         return compiled.answer(body, is_bare, (at - _EPOCH) // _MICROSECOND, times, marks, lines)
 
-    def replier(self, view: ReleaseView, memory: Memory, held: Held) -> Replier | None:
-        """Return what does as `answer` does, at once, for an HTTP request: as long as `Shim.replier` says."""
+    def reply(
+        self,
+        view: ReleaseView,
+        sent: list[bytes],
+        heads: dict[bytes, int],
+        head: bytes,
+        *,
+        memory: Memory,
+        held: Held,
+    ) -> Told:
+        """Do as `answer` does, now, for the HTTP requests that each of ``sent`` begins with.
+
+        ``heads`` says what is known of heads (see `serving.heads`), ``head`` is a reply's up to the length of its body.
+        """
         ready = self._ready(view, memory, held)
         if ready is None:
             return None
         compiled, marks, lines = ready
+        at_us, times = None, b""
         if self._is_dated:
-            return partial(self._reply_as_of_now, compiled, marks, lines)
-        return partial(compiled.reply, marks, lines, None, b"")
-
-    def _reply_as_of_now(
-        self,
-        compiled: "_fast_path.FastPath",
-        marks: "_fast_path.Marks",
-        lines: "_fast_path.HeldLines",
-        data: bytes,
-        start: int,
-        heads: dict[bytes, int],
-        head: bytes,
-    ) -> tuple[bytes, int] | None:
-        at_us = time.time_ns() // 1_000
-        times = self._prepare(compiled, _EPOCH + at_us * _MICROSECOND)
-        return compiled.reply(marks, lines, at_us, times, data, start, heads, head)
+            at_us = time.time_ns() // 1_000
+            times = self._prepare(compiled, _EPOCH + at_us * _MICROSECOND)
+        return compiled.reply(marks, lines, at_us, times, sent, heads, head)
 
     def _ready(
         self, view: ReleaseView, memory: Memory, held: Held

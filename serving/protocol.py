@@ -1,15 +1,16 @@
 """HTTP/1.1 for the shim: an asyncio protocol that answers in order, reads no more than is answered, and never blocks."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import cast
 
 from serving.exchange import Exchange
 from serving.messages import Request, Response
 from serving.problems import Problem
-from serving.replies import Replies
 from serving.request_reader import RequestReader
 from serving.routes import PUBLIC_PATHS
 
+_ORDINARY_BYTES = 128 * 1024  # that one connection may send before they are looked at
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -20,20 +21,20 @@ class HttpProtocol(asyncio.Protocol):
     it, and ends the connection. ``deadline`` is when the connection has waited long enough for whatever it waits for.
     """
 
-    def __init__(self, exchange: Exchange, replies: Replies, connections: "set[HttpProtocol]") -> None:
+    def __init__(self, exchange: Exchange, connections: "set[HttpProtocol]") -> None:
         """Serve a connection yet to be made, one of ``connections``."""
         self._exchange = exchange
         self._limits = exchange.limits
-        self._replies = replies
-        self._heads = replies.heads
+        self._replies = exchange.replies
+        self._heads = exchange.replies.heads
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._reader = RequestReader(self, exchange, replies.heads)
+        self._reader = RequestReader(self, exchange, self._heads)
         self.gone = False
         self.deadline = 0.0
-        self._n_waiting = 0  # requests that are not answered yet
-        self._n_decided = 0  # of these the first ones, which were decided as they were read
+        self.n_told = 0  # replies to come before those to
+        self._n_waiting = 0  # the requests that are not answered yet
         self._reading = True
         self._resting = False  # until there is room; what it asks meanwhile waits
         self._has_rested = False  # and its next request is before those of who has not
@@ -57,14 +58,22 @@ class HttpProtocol(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         """Forget the connection and what it had begun."""
         self.gone = True
+        self._exchange.recall(self)
         self._reader.forget_body()
         self._connections.discard(self)
         self._exchange.n_connections -= 1
 
     def data_received(self, data: bytes) -> None:
-        """Read; what is whole is answered in this turn of the loop."""
-        if self._is_quiet() and not (data := self._take_ordinary(data)):
-            return
+        """Take what was sent; what is whole is answered in this turn of the loop."""
+        data = self._exchange.recall(self) + data
+        if self._is_quiet() and len(data) <= _ORDINARY_BYTES:
+            self.wait(self._limits.keep_alive_seconds)
+            self._exchange.arrive(self, data)
+        else:
+            self.read(data)
+
+    def read(self, data: bytes) -> None:
+        """Read, for the whole path."""
         if self._reader.state == "closing":
             return  # read and thrown away, so that its sender hears why
         data = self._backlog + data
@@ -82,11 +91,12 @@ class HttpProtocol(asyncio.Protocol):
         """Keep half a connection open for as long as answers are due; what was not whole yet never will be."""
         if self._resting:
             self.resume()
+        self._read_early()
         self._reader.last = True
         if self._reader.state != "idle":
             self._reader.state = "closing"
             self._reader.forget_body()
-        return self._n_waiting > 0
+        return self._is_owed()
 
     def pause_writing(self) -> None:
         """Read no more of one who does not read."""
@@ -105,7 +115,7 @@ class HttpProtocol(asyncio.Protocol):
         """Read on, after a rest."""
         self._resting = False
         self._has_rested = True
-        self.data_received(b"")
+        self.read(b"")
         self._throttle()  # one that is closing is read as well, so that its sender hears why
 
     def expire(self) -> None:
@@ -127,8 +137,9 @@ class HttpProtocol(asyncio.Protocol):
 
     def drain(self) -> None:
         """End the connection once what it has begun is answered."""
+        self._read_early()
         self._reader.last = True
-        if self._reader.state == "idle" and not self._n_waiting and self._transport is not None:
+        if self._reader.state == "idle" and not self._is_owed() and self._transport is not None:
             self._transport.close()
 
     def deliver(self, response: Response, request: Request | None) -> None:
@@ -136,19 +147,29 @@ class HttpProtocol(asyncio.Protocol):
         if self._transport is None:
             return
         self._n_waiting -= 1
-        self._n_decided = max(0, self._n_decided - 1)
         ends = self._reader.last and not self._n_waiting and self._reader.state in ("idle", "closing")
         headless = request is not None and request.method == "HEAD"
         self._send(self._replies.encode(response, closing=ends, headless=headless), ends=ends)
 
     def send(self, reply: bytes) -> None:
-        """Send the whole reply to the oldest request that waits."""
-        self._n_waiting -= 1
-        self._n_decided -= 1
+        """Send replies to the oldest requests that wait."""
+        self.n_told -= 1
         if self._reading and not self._reader.last and self._transport is not None:  # as good as always
             self._transport.write(reply)
             return
-        self._send(reply, ends=self._reader.last and not self._n_waiting and self._reader.state in ("idle", "closing"))
+        self._send(reply, ends=self._reader.last and not self._is_owed() and self._reader.state in ("idle", "closing"))
+
+    def again(self, data: bytes) -> Iterator[Request | None]:
+        """Yield the requests whose replies must not be sent, and which wait anew; None for those whose head is not known any more."""
+        self.n_told -= 1
+        while data:
+            self._n_waiting += 1
+            taken = self._heads.take(data)
+            if taken is None:
+                yield None
+                return
+            request, data = taken
+            yield request
 
     def _send(self, reply: bytes, *, ends: bool) -> None:
         if self._transport is None:
@@ -172,7 +193,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def invite(self) -> None:
         """Ask for a body, unless answers to earlier requests are due first."""
-        if not self._n_waiting and self._transport is not None:
+        if not self._is_owed() and self._transport is not None:
             self._transport.write(_CONTINUE)
 
     def overload(self) -> Problem | None:
@@ -204,27 +225,16 @@ class HttpProtocol(asyncio.Protocol):
     # -- within
 
     def _is_quiet(self) -> bool:
-        """Tell whether nothing is begun or is to end, and nothing waits but what is decided: the next bytes begin a request that is next."""
+        """Tell whether nothing is begun, waits or is to end: the next bytes begin a request that is next."""
         reader = self._reader
-        return (
-            reader.state == "idle"
-            and self._n_waiting == self._n_decided
-            and not (self._backlog or reader.last or self._resting)
-        )
+        return reader.state == "idle" and not (self._n_waiting or self._backlog or reader.last or self._resting)
 
-    def _take_ordinary(self, data: bytes) -> bytes:
-        """Have the requests decided that are ordinary, and return the rest of the data."""
-        start = 0
-        while start < len(data) and (end := self._exchange.reply(self, data, start, self._replies)) > start:
-            start = end
-            self._n_waiting += 1
-            self._n_decided += 1
-            if self._n_decided >= self._limits.turn_requests:
-                self._exchange.settle()
-        if start:
-            self.wait(self._limits.keep_alive_seconds)
-            self._exchange.settle()
-        return data[start:]
+    def _is_owed(self) -> bool:
+        return self._n_waiting > 0 or self.n_told > 0
+
+    def _read_early(self) -> None:
+        if early := self._exchange.recall(self):
+            self.read(early)
 
     def _rest(self) -> None:
         """Read no more until there is room."""

@@ -33,7 +33,6 @@ from serving.overrides import OverrideJournal
 from serving.plan import Plan
 from serving.protocol import HttpProtocol
 from serving.recorder import Recorder
-from serving.replies import Replies
 from serving.settings import Settings, SettingsError
 from serving.shelf import Shelf
 from serving.shim import Shim
@@ -172,7 +171,6 @@ class Listener:
         self._exchange = Exchange(
             parts.handler, parts.shim, settings.limits, settings.durable, settings.busy_poll_us / 1e6
         )
-        self._replies = Replies()
         self._connections: set[HttpProtocol] = set()
         self._frames: set[FrameProtocol] = set()
         self._servers: list[asyncio.Server] = []
@@ -203,7 +201,7 @@ class Listener:
         while True:
             await asyncio.sleep(limits.look_seconds)
             try:
-                self._replies.tick()
+                self._exchange.replies.tick()
                 now = loop.time()
                 for connection in [c for c in self._connections if c.deadline < now]:
                     connection.expire()
@@ -236,7 +234,7 @@ class Listener:
         await asyncio.sleep(0)
 
     def _take(self) -> HttpProtocol:
-        return HttpProtocol(self._exchange, self._replies, self._connections)
+        return HttpProtocol(self._exchange, self._connections)
 
     def _connected(self) -> list[HttpProtocol | FrameProtocol]:
         return [*self._connections, *self._frames]

@@ -18,7 +18,7 @@ from serving import answer, decider, identity, recall
 from serving.answer import Answer
 from serving.case import FeatureRangeError, NoEligibleDestinationError, Question
 from serving.debts import Debts
-from serving.fast_path import FastPath, Replier
+from serving.fast_path import FastPath, Told
 from serving.live import LiveStates
 from serving.memory import Memory
 from serving.metrics import Metrics
@@ -121,16 +121,13 @@ class Shim:
                 return None  # what is not written is not remembered either: the whole path decides anew
         return told
 
-    def replier(self) -> Replier | None:
-        """Return what decides HTTP requests as they are read, until the recorder is flushed; None while nothing can.
-
-        It gives the whole reply to a request, and where that ends; or None where the fast path does not take it. The records
-        are held: no reply may leave before the recorder is flushed.
-        """
+    def reply(self, sent: list[bytes], heads: dict[bytes, int], head: bytes) -> Told:
+        """Reply to HTTP requests as `FastPath.reply` does; the records are held: no reply may leave before the recorder is flushed."""
         recorder = self.recorder
         if not (self._is_timely and recorder.holding and self._takes_ordinary()):
             return None
-        return self.fast_path.replier(self.releases.view, self.memory, recorder.held)
+        view, memory = self.releases.view, self.memory
+        return self.fast_path.reply(view, sent, heads, head, memory=memory, held=recorder.held)
 
     def _takes_ordinary(self) -> bool:
         """Tell whether what is ordinary may be decided without a look at overrides, and its record be held."""

@@ -9,116 +9,11 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "content.h"
-#include "http.h"
-#include "keeping.h"
+#include "deciding.h"
 #include "parts.h"
 
-typedef struct {
-    PyObject_HEAD
-    PyObject *kept; /* a list of what the names of types lead to */
-    Course *courses;
-    Py_ssize_t n_courses;
-    Names types;
-    Desk desk;
-    Made *made; /* [MAX_BATCH] */
-    size_t n_made;
-    Tally tally;
-    int is_busy;
-} FastPath;
-
-/* How a request is to be decided, from the arguments that `answer` and `reply` share. */
-typedef struct {
-    Moment moment;
-    Text times;
-    Marks *marks;
-    HeldLines *held;
-} Terms;
-
 static PyTypeObject *MARKS_TYPE, *HELD_TYPE; /* as long as the module */
-
-/* Decide one request; 0 where the whole path is to take it, maybe with an error set that tells why. */
-static int decide_one(FastPath *self, int32_t request, int is_bare, const Terms *terms) {
-    Desk *desk = &self->desk;
-    const Moment *moment = &terms->moment;
-    double statically[MAX_CANDIDATES], mixed[MAX_CANDIDATES];
-    Py_ssize_t places[MAX_CANDIDATES];
-    char unit[2 * MAX_IDENTIFIER_BYTES + 1];
-    Choice choice;
-    desk->asked.at_us = moment->at_us;
-    if (!read_question(&desk->json, request, is_bare, &self->types, self->courses, &desk->asked)) return 0;
-    Course *course = desk->asked.course;
-    const Order *order = find_order(desk);
-    if (!order || mask_candidates(&desk->json, &desk->asked) != 1 || !read_event_cells(desk) || read_content(desk) != 1
-        || write_numbers(desk) != 1 || !write_categories(desk))
-        return 0;
-    place_candidates(&desk->asked, order, places);
-    choose_statically(&desk->asked, places, course->exploration.static_epsilon, statically);
-    for (int r = 0; r < course->n_roles; r++)
-        if (score_role(desk, &course->roles[r]) != 1) return 0;
-    if (!draw_choice(desk, statically, mixed, unit, &choice)) return 0;
-    Made *made = &self->made[self->n_made++];
-    *made = (Made){.mark = find_mark(desk), .course = course - self->courses, .arm = choice.arm};
-    fetch_mark(terms->marks, made->mark);
-    mark_id(desk, made);
-    write_answer(desk, &choice, places, made->mark, moment);
-    made->latency_us = write_record(desk, &choice, statically, made->mark, moment);
-    made->line_end = desk->records.size;
-    return !(desk->records.failed || desk->answers.failed || desk->rows.failed || desk->categories.failed || desk->hashed.failed);
-}
-
-/* Decide all requests of a body; a batch is taken whole or not at all. */
-static int decide_all(FastPath *self, int is_bare, const Terms *terms) {
-    const Json *json = &self->desk.json;
-    Output *answers = &self->desk.answers;
-    if (json->tokens[0].kind != ARRAY) return decide_one(self, 0, is_bare, terms);
-    PUT(answers, "[");
-    for (int32_t request = 1; request < json->tokens[0].next; request = json->tokens[request].next) {
-        if (self->n_made) PUT(answers, ",");
-        if (self->n_made == MAX_BATCH || !decide_one(self, request, is_bare, terms)) return 0;
-    }
-    PUT(answers, "]");
-    return self->n_made > 0 && !answers->failed; /* an empty batch is for the whole path */
-}
-
-/* Begin with what a request brings; memory that once failed may be there again. */
-static void clear_desk(FastPath *self, Text times) {
-    Desk *desk = &self->desk;
-    Output *outputs[] = {&desk->rows, &desk->categories, &desk->records, &desk->answers, &desk->hashed};
-    for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++) outputs[i]->failed = 0;
-    desk->records.size = desk->answers.size = 0;
-    desk->times = (const double *)times.at;
-    desk->n_times = (Py_ssize_t)(times.size / sizeof(double));
-    self->n_made = 0;
-}
-
-/* Whether bytes are UTF-8, by Python's own reader. */
-static int is_unicode(const char *bytes, Py_ssize_t n) {
-    PyObject *text = PyUnicode_DecodeUTF8(bytes, n, NULL);
-    const int is_sound = text != NULL;
-    Py_XDECREF(text);
-    PyErr_Clear();
-    return is_sound;
-}
-
-/* Decide what a body asks and keep it; 0 where the whole path is to take it. The answers are the desk's. */
-static int decide_body(FastPath *self, Text body, int is_bare, Terms *terms) {
-    if (self->is_busy) return 0; /* a model runs Python, and with it somebody who asks as well: nothing of the desk is touched */
-    self->is_busy = 1;
-    terms->moment.at_text = (Text){terms->moment.quoted, write_instant(terms->moment.at_us, terms->moment.quoted)};
-    clear_desk(self, terms->times);
-    const int is_done = read_json(&self->desk.json, body.at, body.size)
-                        && (self->desk.json.is_ascii || is_unicode(body.at, (Py_ssize_t)body.size))
-                        && decide_all(self, is_bare, terms)
-                        && keep(&self->desk, self->made, self->n_made, terms->marks, terms->held, &self->tally);
-    trim_json(&self->desk.json);
-    trim(&self->desk.records);
-    self->is_busy = 0;
-    PyErr_Clear(); /* what a model raised it raises again where it is told of */
-    return is_done;
-}
 
 /* answer(body, is_bare, at_us, times, marks, held): the answer to a body, or None. */
 static PyObject *FastPath_answer(FastPath *self, PyObject *args) {
@@ -141,39 +36,34 @@ static PyObject *FastPath_answer(FastPath *self, PyObject *args) {
 }
 
 /* Read `reply`'s arguments; -1 with an error set where they are not what they should be. */
-static int read_reply(PyObject *const *args, Py_ssize_t n, Terms *terms, Text *data, Py_ssize_t *start, Text *head) {
-    if (n != 8 || !PyObject_TypeCheck(args[0], MARKS_TYPE) || !PyObject_TypeCheck(args[1], HELD_TYPE) || !PyDict_Check(args[6])) {
-        PyErr_SetString(PyExc_TypeError, "reply takes marks, held, at_us, times, data, start, heads and head");
+static int read_reply(PyObject *const *args, Py_ssize_t n, Terms *terms, Text *head) {
+    if (n != 7 || !PyObject_TypeCheck(args[0], MARKS_TYPE) || !PyObject_TypeCheck(args[1], HELD_TYPE) || !PyList_Check(args[4])
+        || !PyDict_Check(args[5])) {
+        PyErr_SetString(PyExc_TypeError, "reply takes marks, held, at_us, times, sent, heads and head");
         return -1;
     }
     terms->marks = (Marks *)args[0];
     terms->held = (HeldLines *)args[1];
-    terms->moment.at_us = args[2] == Py_None ? read_clock_us() : PyLong_AsLongLong(args[2]);
-    *start = PyLong_AsSsize_t(args[5]);
-    if (PyErr_Occurred() || as_text(args[3], &terms->times) < 0 || as_text(args[4], data) < 0 || as_text(args[7], head) < 0) return -1;
-    if (*start >= 0 && (size_t)*start <= data->size) return 0;
-    PyErr_Format(PyExc_ValueError, "start must be 0 to %zu, got %zd", data->size, *start);
-    return -1;
+    terms->moment.at_us = args[2] == Py_None ? NOW : PyLong_AsLongLong(args[2]);
+    return PyErr_Occurred() || as_text(args[3], &terms->times) < 0 || as_text(args[6], head) < 0 ? -1 : 0;
 }
 
-/* reply(marks, held, at_us, times, data, start, heads, head): the whole reply to the HTTP request that begins at start, and where
-   it ends; or None. `at_us` None is now, `heads` says what is known of heads (see http.h), `head` is the reply's up to the length of
-   its body. */
+/* reply(marks, held, at_us, times, sent, heads, head): of each of the bytes that connections `sent`, the replies to the HTTP requests it
+   begins with and where these end, or None. `at_us` None is now, `heads` says what is known of heads (see http.h), `head` is the
+   reply's up to the length of its body. */
 static PyObject *FastPath_reply(FastPath *self, PyObject *const *args, Py_ssize_t n) {
     Terms terms;
-    Text whole, data, head, body;
-    Py_ssize_t start;
-    int is_bare;
-    clock_gettime(CLOCK_MONOTONIC, &terms.moment.started);
-    if (read_reply(args, n, &terms, &whole, &start, &head) < 0) return NULL;
-    data = (Text){whole.at + start, whole.size - (size_t)start};
-    if (find_body(data, args[6], &body, &is_bare) != 1 || !decide_body(self, body, is_bare, &terms)) {
-        PyErr_Clear();
-        Py_RETURN_NONE;
+    Text head, sent;
+    if (read_reply(args, n, &terms, &head) < 0) return NULL;
+    const Py_ssize_t n_sent = PyList_Size(args[4]);
+    PyObject *told = PyList_New(n_sent);
+    for (Py_ssize_t i = 0; told && i < n_sent; i++) {
+        PyObject *reply = as_text(PyList_GetItem(args[4], i), &sent) < 0 ? NULL : reply_to(self, &terms, sent, args[5], head);
+        if (!reply || PyList_SetItem(told, i, reply) < 0) Py_CLEAR(told);
     }
-    PyObject *reply = make_reply(head, &self->desk.answers);
     trim(&self->desk.answers);
-    return reply ? Py_BuildValue("(Nn)", reply, (Py_ssize_t)(body.at + body.size - whole.at)) : NULL;
+    trim(&self->replies);
+    return told;
 }
 
 /* set_live(place, rows): what is known of a course's destinations from now on; False while a decision is under way. */
@@ -284,7 +174,7 @@ static void FastPath_dealloc(FastPath *self) {
                       desk->answers.bytes,    desk->hashed.bytes,        desk->event_cells,           desk->asked.event_tokens,
                       desk->operands,         desk->category_values,     desk->asked.candidate_tokens, desk->asked.measure_tokens,
                       desk->matrix,           desk->marks,               self->types.entries,         self->made,
-                      self->tally.decisions};
+                      self->tally.decisions,  self->replies.bytes};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) free(memory[i]);
     for (Py_ssize_t i = 0; self->courses && i < self->n_courses; i++) Py_XDECREF(self->courses[i].kept);
     free(self->courses);
@@ -298,7 +188,7 @@ static PyMethodDef type_methods[] = {
     {"answer", (PyCFunction)FastPath_answer, METH_VARARGS,
      "answer(body, is_bare, at_us, times, marks, held, /)\n--\n\nDecide what a body asks, keep it, and return the answer, or None."},
     {"reply", (PyCFunction)(void (*)(void))FastPath_reply, METH_FASTCALL,
-     "reply(marks, held, at_us, times, data, start, heads, head, /)\n--\n\nDo as `answer` does for an HTTP request that is known by its head."},
+     "reply(marks, held, at_us, times, sent, heads, head, /)\n--\n\nDo as `answer` does for HTTP requests that are known by their heads."},
     {"take_counts", (PyCFunction)FastPath_take_counts, METH_NOARGS,
      "take_counts()\n--\n\nReturn what was counted since last asked."},
     {"set_live", (PyCFunction)FastPath_set_live, METH_VARARGS,

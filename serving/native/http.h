@@ -34,17 +34,12 @@ static int find_body(Text data, PyObject *heads, Text *body, int *is_bare) {
     return (size_t)(data.at + data.size - end) >= body->size;
 }
 
-/* The reply's bytes: a head that ends where the length of the body stands, and the body. */
-static PyObject *make_reply(Text head, const Output *body) {
+/* Put a reply: a head that ends where the length of the body stands, and the body. */
+static void put_reply(Output *out, Text head, const Output *body) {
     char length[MAX_LENGTH_TEXT];
-    const int n = PyOS_snprintf(length, sizeof length, "%zu\r\n\r\n", body->size);
-    PyObject *reply = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(head.size + (size_t)n + body->size));
-    if (!reply) return NULL;
-    char *at = PyBytes_AsString(reply);
-    memcpy(at, head.at, head.size);
-    memcpy(at + head.size, length, (size_t)n);
-    memcpy(at + head.size + (size_t)n, body->bytes, body->size);
-    return reply;
+    put_text(out, head);
+    put(out, length, (size_t)PyOS_snprintf(length, sizeof length, "%zu\r\n\r\n", body->size));
+    put(out, body->bytes, body->size);
 }
 
 #endif

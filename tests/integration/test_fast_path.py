@@ -751,6 +751,59 @@ def test_a_model_that_leads_back_into_the_shim_changes_nothing_of_what_is_under_
         assert told == whole.ask(body)
 
 
+def test_replies_are_those_to_each_of_what_was_sent_also_where_a_model_leads_back(
+    tmp_path: Path, models: dict[str, Model]
+) -> None:
+    class Curious(router.Router):
+        ask: Callable[[], None]
+        n_asked = 0
+
+        def score_matrix(self, matrix: Any) -> router.Scores:
+            self.n_asked += 1
+            if self.n_asked == 2:
+                self.ask()
+            return super().score_matrix(matrix)
+
+    loaded = models["full"].router
+    assert isinstance(loaded, router.Router)
+    curious = Curious(loaded.card, loaded.boosters)
+    view = StreamView(mode="on", generation=1, champion=Model("curious", curious))
+    shim = side(tmp_path, plan_of("epsilon"), view, is_fast=True).shim
+    heads: dict[bytes, int] = {}
+
+    def send(number: int, *, odd: bool = False) -> bytes:
+        body = msgspec.json.encode(request(number))
+        head = b"POST /%s%d HTTP/1.1\r\n\r\n" % (b"odd" if odd else b"", len(body))
+        if not odd:
+            heads[head] = len(body) << 1
+        return head + body
+
+    def reply(sent: list[bytes]) -> Any:
+        lines = held.none_yet()
+        lines.settle(0, 1 << 30)
+        view = shim.releases.view
+        return shim.fast_path.reply(view, sent, heads, b"length: ", memory=of_capacity(100), held=lines)
+
+    def choices(replies: bytes) -> list[tuple[list[str], float]]:
+        told = []
+        while replies:
+            size, _, left = replies.removeprefix(b"length: ").partition(b"\r\n\r\n")
+            document, replies = msgspec.json.decode(left[: int(size)]), left[int(size) :]
+            told.append((document["destinations"], document["propensity"]))
+        return told
+
+    sent = [send(1) + send(2), send(3, odd=True), send(4) + send(5, odd=True) + send(6), send(7)[:-1], b""]
+    inner = [send(31) + send(32)]
+    seen: list[Any] = []
+    curious.ask = lambda: seen.append(reply(inner))
+    told = reply(sent)
+    assert seen == [[None]], "the desk is taken"
+    assert [each and each[1] for each in told] == [len(sent[0]), None, len(send(4)), None, None]
+    alone = {number: choices(reply([send(number)])[0][0]) for number in (1, 2, 4)}
+    assert choices(told[0][0]) == alone[1] + alone[2]
+    assert choices(told[2][0]) == alone[4]
+
+
 def test_a_new_release_is_followed(pair: Callable[..., tuple[Side, Side]], models: dict[str, Model]) -> None:
     fast, whole = pair("on")
     for side_ in (fast, whole):

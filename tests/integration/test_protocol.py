@@ -68,7 +68,7 @@ class FakeShim:
     recorder: FakeRecorder = field(default_factory=FakeRecorder)
     debts: Debts = field(default_factory=Debts)
 
-    def replier(self) -> None:
+    def reply(self, *_: object) -> None:
         return None
 
 
@@ -108,10 +108,7 @@ def exchange(talk: Talk, limits: Limits = NARROW, *, loop: str = "uvloop") -> Fa
     async def run() -> None:
         of = Exchange(handler, FakeShim(), limits)  # type: ignore[arg-type] # fakes of the same shape
         connections: set[HttpProtocol] = set()
-        replies = Replies()
-        listener = await asyncio.get_running_loop().create_server(
-            lambda: HttpProtocol(of, replies, connections), "127.0.0.1", 0
-        )
+        listener = await asyncio.get_running_loop().create_server(lambda: HttpProtocol(of, connections), "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
 
         async def watch() -> None:
@@ -554,7 +551,7 @@ def test_a_large_answer_may_take_its_time_where_it_is_read_and_is_cut_where_it_i
 
     async def run() -> None:
         of = Exchange(FakeHandler(), FakeShim(), NARROW)  # type: ignore[arg-type] # fakes of the same shape
-        connection, pipe = HttpProtocol(of, Replies(), set()), Pipe()
+        connection, pipe = HttpProtocol(of, set()), Pipe()
         connection._transport = pipe  # type: ignore[assignment]
         connection.pause_writing()
         for n_left in (2_000_000, 1_000_000):

@@ -14,9 +14,9 @@ import pytest
 from features import spool
 from features.clock import SystemClock
 from features.records import Override
-from serving import fast_path, identity
+from serving import exchange, fast_path, identity
 from serving.exchange import Exchange
-from serving.fast_path import Replier
+from serving.fast_path import Told
 from serving.handler import Handler
 from serving.limits import Limits
 from serving.memory import of_capacity
@@ -24,7 +24,6 @@ from serving.messages import Request
 from serving.overrides import OverrideJournal
 from serving.protocol import HttpProtocol
 from serving.recorder import Recorder
-from serving.replies import Replies
 from serving.settings import Durability, Settings
 from serving.shim import Shim
 from tests.unit.exchange_steps import PLAN, Releases, records, refuse
@@ -39,15 +38,10 @@ class Spied(Shim):
 
     n_direct = 0
 
-    def replier(self) -> Replier | None:
-        replier = super().replier()
-
-        def reply(*asked: Any) -> tuple[bytes, int] | None:
-            told = replier(*asked) if replier else None
-            self.n_direct += told is not None
-            return told
-
-        return replier and reply
+    def reply(self, *asked: Any) -> Told:
+        told = super().reply(*asked)
+        self.n_direct += sum(reply.count(b"HTTP/1.1 ") for reply, _ in filter(None, told or ()))
+        return told
 
 
 class Wire:
@@ -55,13 +49,16 @@ class Wire:
 
     def __init__(self) -> None:
         self.written = b""
-        self.closed = False
+        self.closed = self.aborted = False
 
     def write(self, data: bytes) -> None:
         self.written += data
 
     def close(self) -> None:
         self.closed = True
+
+    def abort(self) -> None:
+        self.aborted = True
 
     def set_write_buffer_limits(self, high: int) -> None:
         assert high > 0
@@ -118,10 +115,9 @@ class Desk:
         self.handler = Handler(self.shim, Settings(home=folder, config_path=folder))
         self.limits = replace(limits or Limits(), turn_seconds=60.0)
         self.exchange = Exchange(self.handler, self.shim, self.limits, durability)
-        self.replies = Replies()
 
     def connect(self) -> Caller:
-        caller = Caller(HttpProtocol(self.exchange, self.replies, set()))
+        caller = Caller(HttpProtocol(self.exchange, set()))
         caller.protocol.connection_made(caller.wire)  # type: ignore[arg-type]  # of the same shape
         return caller
 
@@ -257,6 +253,9 @@ def test_a_disk_that_refuses_has_every_request_answered_unlogged_and_in_order(
             True
         }
         assert {decision.event_id for decision in records(tmp_path)} == {"e00", "e05", "e06", "e07"}
+        for caller in callers:
+            caller.protocol.drain()
+            assert caller.wire.closed, "nothing more is owed"
 
     at_desk(tmp_path, act)
 
@@ -270,7 +269,7 @@ def test_a_request_whose_head_was_forgotten_when_the_disk_refused_is_told_to_com
         await turns()
         monkeypatch.setattr(os, "write", refuse)
         caller.send(request(1))
-        desk.replies.heads._known.clear()
+        desk.exchange.replies.heads._known.clear()
         await turns()
         assert [status for status, _, _ in caller.replies()] == [200, 503]
 
@@ -330,7 +329,88 @@ def test_one_who_hangs_up_having_asked_is_answered_first(tmp_path: Path) -> None
         await turns()
         assert [status for status, _, _ in caller.replies()] == [200, 200]
         assert caller.wire.closed
-        assert desk.shim.n_direct == 1
+
+    at_desk(tmp_path, act)
+
+
+def test_one_who_has_asked_when_the_server_drains_is_answered_and_then_cut(tmp_path: Path) -> None:
+    async def act(desk: Desk) -> None:
+        caller, _ = desk.connect(), desk.connect()
+        caller.send(request(0))
+        await turns()
+        caller.send(request(1))
+        desk.handler.draining = True
+        caller.protocol.drain()
+        assert not caller.wire.closed
+        await turns()
+        assert [status for status, _, _ in caller.replies()] == [200, 200]
+        assert caller.wire.closed
+
+    at_desk(tmp_path, act)
+
+
+@pytest.mark.parametrize("ending", ["drain", "eof_received"])
+def test_a_reply_that_waits_for_the_log_keeps_its_connection_open_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr(exchange, "_BATCH_SECONDS", 0.2)
+
+    async def act(desk: Desk) -> None:
+        caller, other = desk.connect(), desk.connect()
+        caller.send(request(0))
+        await asyncio.sleep(0.3)
+        for number, of in enumerate((caller, other), 1):
+            of.send(request(number))
+        await turns()
+        assert desk.exchange.n_in_flight == 2
+        getattr(caller.protocol, ending)()
+        assert not caller.wire.closed
+        await asyncio.sleep(0.3)
+        assert caller.wire.closed
+        other.protocol.drain()
+        assert other.wire.closed
+        assert [len(of.replies()) for of in (caller, other)] == [2, 1]
+
+    at_desk(tmp_path, act, durability="batch")
+
+
+@pytest.mark.parametrize("n_turns", [0, 5])
+def test_what_looks_like_a_request_within_a_body_is_none(tmp_path: Path, n_turns: int) -> None:
+    async def act(desk: Desk) -> None:
+        caller, _ = desk.connect(), desk.connect()
+        caller.send(request(0))
+        await turns()
+        inner = request(1)
+        head, _, _ = request(2).replace(b"content-length: ", b"x-length: ").partition(b"\r\n\r\n")
+        caller.send(head + b"\r\ncontent-length: %d\r\n\r\n[" % (len(inner) + 1))
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        caller.send(inner)
+        caller.send(request(3))
+        await turns()
+        assert [status for status, _, _ in caller.replies()] == [200, 400, 200]
+        assert [decision.event_id for decision in records(tmp_path)] == ["e00", "e03"]
+
+    at_desk(tmp_path, act)
+
+
+def test_one_whose_request_cannot_be_read_costs_the_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act(desk: Desk) -> None:
+        callers = [desk.connect() for _ in range(3)]
+        callers[0].send(request(0))
+        await turns()
+        monkeypatch.setattr(callers[1].protocol, "read", lambda _: 1 / 0)
+        for number, caller in enumerate(callers, 1):
+            caller.send(request(number, escaped=True))
+        await turns()
+        assert [len(caller.replies()) for caller in callers] == [2, 0, 1]
+        assert [caller.wire.aborted for caller in callers] == [False, True, False]
+        callers[2].send(request(4))
+        await turns()
+        assert len(callers[2].replies()) == 2
+        assert "could not be read" in caplog.text
 
     at_desk(tmp_path, act)
 
@@ -346,6 +426,9 @@ def test_one_who_is_gone_costs_the_others_nothing(tmp_path: Path) -> None:
         await turns()
         assert [len(caller.replies()) for caller in callers] == [2, 0, 1]
         assert desk.exchange.n_in_flight == 0
+        assert {decision.event_id for decision in records(tmp_path)} == {"e00", "e01", "e03"}, (
+            "nothing is decided for nobody"
+        )
 
     at_desk(tmp_path, act)
 
@@ -416,10 +499,10 @@ def test_s11_a_flood_is_decided_as_it_is_read_and_a_full_segment_sends_none_of_i
         for number, caller in enumerate(callers[1:], 1):
             caller.send(request(number))
             assert desk.exchange.n_in_flight <= 6
-        assert desk.shim.n_direct == 39
         await asyncio.sleep(0.1)
+        assert desk.shim.n_direct == 39
         assert [caller.replies()[-1][0] for caller in callers] == [200] * 40
-        assert durability == "async" or len(spool.segments(tmp_path / "spool")) > 3
+        assert durability == "async" or len(spool.segments(tmp_path / "spool")) > 2
         assert len(records(tmp_path)) == 40
 
     at_desk(

@@ -13,7 +13,6 @@ from serving.limits import Limits
 from serving.messages import Request, Response
 from serving.problems import Problem
 from serving.protocol import HttpProtocol
-from serving.replies import Replies
 
 ASKED = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -53,18 +52,18 @@ class Shim:
     recorder: Recorder = field(default_factory=Recorder)
     debts: Debts = field(default_factory=Debts)
 
-    def replier(self) -> None:
+    def reply(self, *_: object) -> None:
         return None
 
 
 class Wire:
     """A connection: what it was told, and whether what it sends is read."""
 
-    def __init__(self, exchange: Exchange, replies: Replies) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         self.told: list[int] = []
         self.reading = True
         self.unread = b""
-        self.protocol = HttpProtocol(exchange, replies, set())
+        self.protocol = HttpProtocol(exchange, set())
         self.protocol.connection_made(self)  # type: ignore[arg-type]  # of the same shape
 
     def ask(self) -> None:
@@ -101,10 +100,9 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.exchange = Exchange(self.handler, Shim(), self.limits)  # type: ignore[arg-type]  # of the same shape
-        self.replies = Replies()
 
     async def connect(self, n: int) -> list[Wire]:
-        wires = [Wire(self.exchange, self.replies) for _ in range(n)]
+        wires = [Wire(self.exchange) for _ in range(n)]
         for wire in wires[:2]:
             wire.ask()
             await asyncio.sleep(0.02)
