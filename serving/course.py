@@ -230,9 +230,10 @@ def _constants(plan: StreamPlan) -> tuple[bytes, tuple[bytes, ...]]:
             if isinstance(value, str):  # an error, which the whole path tells
                 raise _NotOrdinaryError
             number = math.nan if value is None else float(value)
-            values.append(number)
             if place < len(plan.features.numbers):
                 texts.append(_encode(number if math.isfinite(number) else None))
+                number = number if math.isfinite(number) else math.nan
+            values.append(number)
     return struct.pack(f"{len(values)}d", *values), tuple(texts)
 
 

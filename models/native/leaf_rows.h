@@ -6,11 +6,11 @@
 #include "clones.h"
 #include "leaf_tables.h"
 
-static size_t trailing_zeros(uint64_t bits) {
+static unsigned trailing_zeros(uint64_t bits) {
 #if defined(__GNUC__)
-    return (size_t)__builtin_ctzll(bits);
+    return (unsigned)__builtin_ctzll(bits);
 #else
-    size_t n = 0;
+    unsigned n = 0;
     while (!(bits & 1)) { bits >>= 1; n++; }
     return n;
 #endif
@@ -22,8 +22,21 @@ static int is_constant(const double *values, Py_ssize_t n) {
     return 1;
 }
 
+/* The table row of a number: how many thresholds are below it, or that of zero, or of NaN. */
+static int64_t locate_number(const Masks *self, const Column *column, double value) {
+    if (value != value) return column->first + column->count + 2;
+    if (fabs(value) <= ZERO_THRESHOLD) return column->first + column->count + 1;
+    const double *base = self->thresholds + column->start;
+    for (int64_t left = column->count; left > 1; left -= left / 2) base += base[left / 2 - 1] < value ? left / 2 : 0;
+    return column->first + (base - (self->thresholds + column->start)) + (*base < value);
+}
+
 /* The table rows of a number's column for n values (n <= CHUNK): thresholds below each, zero, or NaN. */
 static void locate_numbers(const Masks *self, const Column *column, const double *values, Py_ssize_t n, int64_t *rows) {
+    if (n == 1) {
+        rows[0] = locate_number(self, column, values[0]);
+        return;
+    }
     const double *thresholds = self->thresholds + column->start;
     for (Py_ssize_t i = 0; i < n; i++) rows[i] = 0;
     for (int64_t left = column->count; left > 1; left -= left / 2) /* all searches step by step: none waits for another */
@@ -69,8 +82,8 @@ static void find_rows(const Masks *self, const double *matrix, Py_ssize_t n, Fou
     }
 }
 
-/* left &= the masks of n table rows, four at a time, for all trees. */
-#define DEFINE_AND(NAME, MASK)                                                                       \
+/* left &= the masks of n table rows, four at a time, for all trees; the last leaf stays, so that a bad table still names one. */
+#define DEFINE_AND(NAME, MASK, BITS)                                                                 \
     CLONES static void NAME(MASK *restrict left, const MASK *restrict masks, const int64_t *rows,    \
                             Py_ssize_t n, Py_ssize_t n_trees) {                                      \
         for (; n >= 4; n -= 4, rows += 4) {                                                          \
@@ -83,20 +96,20 @@ static void find_rows(const Masks *self, const double *matrix, Py_ssize_t n, Fou
             const MASK *a = masks + rows[0] * n_trees;                                               \
             for (Py_ssize_t tree = 0; tree < n_trees; tree++) left[tree] &= a[tree];                 \
         }                                                                                            \
+        for (Py_ssize_t tree = 0; tree < n_trees; tree++) left[tree] |= (MASK)1 << (BITS - 1);       \
     }
 
-DEFINE_AND(and_rows_32, uint32_t)
-DEFINE_AND(and_rows_64, uint64_t)
+DEFINE_AND(and_rows_32, uint32_t, 32)
+DEFINE_AND(and_rows_64, uint64_t, 64)
 
 /* The sums of some rows at once, which need not wait for each other's additions: a row's masks are those shared by all and its own. */
 #define DEFINE_SUM(NAME, MASK, BITS)                                                                     \
     static inline void NAME(const MASK *shared, const MASK *const *own, const double *leaves, Py_ssize_t n_trees, \
                             const int n, double *out) {                                                  \
-        const MASK last = (MASK)1 << (BITS - 1); /* a bad table still names a leaf */                    \
         double sums[LANES] = {0};                                                                        \
         for (Py_ssize_t tree = 0; tree < n_trees; tree++, leaves += BITS)                                \
             for (int lane = 0; lane < n; lane++)                                                         \
-                sums[lane] += leaves[trailing_zeros((shared[tree] & own[lane][tree]) | last)];           \
+                sums[lane] += leaves[trailing_zeros(shared[tree] & own[lane][tree])];                    \
         for (int lane = 0; lane < n; lane++) out[lane] = sums[lane];                                     \
     }
 

@@ -7,18 +7,14 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "little.h"
+
 #define BLOCK_BYTES 128
 #define PERSON_BYTES 16
 
 static const uint64_t BLAKE2B_START[8] = {0x6a09e667f3bcc908u, 0xbb67ae8584caa73bu, 0x3c6ef372fe94f82bu,
                                           0xa54ff53a5f1d36f1u, 0x510e527fade682d1u, 0x9b05688c2b3e6c1fu,
                                           0x1f83d9abfb41bd6bu, 0x5be0cd19137e2179u};
-
-static uint64_t read_little(const uint8_t *bytes) {
-    uint64_t word = 0;
-    for (int i = 7; i >= 0; i--) word = word << 8 | bytes[i];
-    return word;
-}
 
 static uint64_t rotate(uint64_t word, int n) { return word >> n | word << (64 - n); }
 

@@ -57,8 +57,9 @@ static int decide_one(FastPath *self, int32_t request, int is_bare, const Terms 
     *made = (Made){.mark = find_mark(desk), .course = course - self->courses, .arm = choice.arm};
     fetch_mark(terms->marks, made->mark);
     mark_id(desk, made);
-    write_answer(desk, &choice, places, made->mark, moment);
-    made->latency_us = write_record(desk, &choice, statically, made->mark, moment);
+    write_identity(desk, made->mark, moment);
+    write_answer(desk, &choice, places, moment);
+    made->latency_us = write_record(desk, &choice, statically, moment);
     made->line_end = desk->records.size;
     return !(desk->records.failed || desk->answers.failed || desk->rows.failed || desk->categories.failed || desk->hashed.failed);
 }
@@ -114,6 +115,14 @@ static int decide_body(FastPath *self, Text body, int is_bare, Terms *terms) {
     return is_done;
 }
 
+/* A tuple of two new references, which it takes also where there is none. */
+static PyObject *pair_up(PyObject *one, PyObject *other) {
+    PyObject *pair = one && other ? PyTuple_Pack(2, one, other) : NULL;
+    Py_XDECREF(one);
+    Py_XDECREF(other);
+    return pair;
+}
+
 /* Reply to the requests that `sent` begins with, up to one that is not whole or is for the whole path: the replies one after the
    other and where the requests end, or None without any; NULL with an error set. */
 static PyObject *reply_to(FastPath *self, const Terms *terms, Text sent, PyObject *heads, Text head) {
@@ -138,7 +147,7 @@ static PyObject *reply_to(FastPath *self, const Terms *terms, Text sent, PyObjec
     }
     PyErr_Clear();
     if (!replies->size) Py_RETURN_NONE;
-    return Py_BuildValue("(y#n)", replies->bytes, (Py_ssize_t)replies->size, (Py_ssize_t)(sent.size - left.size));
+    return pair_up(PyBytes_FromStringAndSize(replies->bytes, (Py_ssize_t)replies->size), PyLong_FromSize_t(sent.size - left.size));
 }
 
 #endif

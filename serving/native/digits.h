@@ -98,19 +98,32 @@ static const char *read_double(const char *at, const char *end, double *value, i
     return at;
 }
 
+/* Write an integer in at least `n_least` digits, fewer than MAX_DOUBLE_TEXT, two at a time; return the length. */
+static size_t write_integer(uint64_t integer, int n_least, char *out) {
+    static const char PAIRS[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748"
+                                "4950515253545556575859606162636465666768697071727374757677787980818283848586878889909192939495969798"
+                                "99";
+    char text[MAX_DOUBLE_TEXT], *at = text + sizeof text;
+    for (; integer >= 10; integer /= 100) memcpy(at -= 2, PAIRS + 2 * (integer % 100), 2);
+    if (integer) *--at = (char)('0' + integer);
+    while (text + sizeof text - at < n_least) *--at = '0';
+    const size_t size = (size_t)(text + sizeof text - at);
+    memcpy(out, at, size);
+    return size;
+}
+
 /* Write `digits` with `n_decimals` of them behind the point, and no zeros behind that but one; return the length. */
 static size_t write_decimal(uint64_t digits, int n_decimals, char *out) {
-    char reversed[MAX_DOUBLE_TEXT];
-    int n = 0, place = 0;
-    size_t size = 0;
     for (; n_decimals > 1 && digits % 10 == 0; n_decimals--) digits /= 10;
-    for (; digits || place <= n_decimals; place++, digits /= 10) {
-        if (place == n_decimals && n_decimals) reversed[n++] = '.';
-        reversed[n++] = (char)('0' + digits % 10);
+    const size_t size = write_integer(digits, n_decimals + 1, out);
+    if (!n_decimals) {
+        memcpy(out + size, ".0", 2);
+        return size + 2;
     }
-    while (n) out[size++] = reversed[--n];
-    if (!n_decimals) { out[size++] = '.'; out[size++] = '0'; }
-    return size;
+    char *point = out + size - n_decimals;
+    memmove(point + 1, point, (size_t)n_decimals);
+    *point = '.';
+    return size + 1;
 }
 
 static size_t write_slowly(double value, char *out) {

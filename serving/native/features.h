@@ -6,6 +6,7 @@
 
 #include "question.h"
 
+#define IDENTITY_TEXT 38 /* a UUID in quotes */
 #define N_ROOMS 8
 
 typedef struct {
@@ -29,6 +30,8 @@ typedef struct {
     const double *content; /* what is read of what the event says, NULL where nothing is known */
     Py_ssize_t n_content;
     Text label, label_text; /* its class, and that in JSON */
+    Text identity;          /* the decision's, in JSON */
+    char identity_text[IDENTITY_TEXT];
     size_t sizes[N_ROOMS]; /* bytes of what is grown */
 } Desk;
 
@@ -156,7 +159,7 @@ static Py_ssize_t write_run(Desk *desk, Py_ssize_t place, Py_ssize_t c, double *
     const Py_ssize_t n = course->runs[c], destination = desk->asked.candidates[place].destination;
     if (course->numbers[c].space == OF_DESTINATION) {
         const double *constants = course->constants + destination * (course->n_numbers + course->n_operands);
-        for (Py_ssize_t i = c; i < c + n; i++) row[i] = isfinite(constants[i]) ? constants[i] : NAN;
+        memcpy(row + c, constants + c, (size_t)n * sizeof(double));
         put_text(&desk->rows, course->run_texts[destination * course->n_numbers + c]);
         return n;
     }

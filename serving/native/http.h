@@ -38,7 +38,8 @@ static int find_body(Text data, PyObject *heads, Text *body, int *is_bare) {
 static void put_reply(Output *out, Text head, const Output *body) {
     char length[MAX_LENGTH_TEXT];
     put_text(out, head);
-    put(out, length, (size_t)PyOS_snprintf(length, sizeof length, "%zu\r\n\r\n", body->size));
+    put(out, length, write_integer(body->size, 1, length));
+    PUT(out, "\r\n\r\n");
     put(out, body->bytes, body->size);
 }
 

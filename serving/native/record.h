@@ -25,23 +25,25 @@ static void put_quoted(Output *out, Text text) {
     PUT(out, "\"");
 }
 
-/* A UUID of version 7, as serving/identity.py makes it of an instant and the bits of an event. */
-static void put_identity(Output *out, const Desk *desk, uint64_t mark, const Moment *moment) {
+/* Say who the decision is: as the request does, or by a UUID of version 7, as serving/identity.py makes it of an instant and the bits
+   of an event. */
+static void write_identity(Desk *desk, uint64_t mark, const Moment *moment) {
     static const char HEX[] = "0123456789abcdef";
     if (desk->asked.decision_id != ABSENT) {
-        put_quoted(out, desk->json.tokens[desk->asked.decision_id].text);
+        const Text told = desk->json.tokens[desk->asked.decision_id].text;
+        desk->identity = (Text){told.at - 1, told.size + 2}; /* with its quotes */
         return;
     }
     const int64_t at_ms = moment->at_us / 1000 - (moment->at_us % 1000 < 0); /* rounded down */
     const uint64_t halves[] = {((uint64_t)at_ms & 0xffffffffffffu) << 16 | 0x7000u | mark >> 50, (uint64_t)2 << 62 | mark};
-    char text[38], *at = text;
+    char *at = desk->identity_text;
     *at++ = '"';
     for (int digit = 0; digit < 32; digit++) {
         if (digit == 8 || digit == 12 || digit == 16 || digit == 20) *at++ = '-';
         *at++ = HEX[halves[digit / 16] >> (60 - digit % 16 * 4) & 0xf];
     }
     *at++ = '"';
-    put(out, text, sizeof text);
+    desk->identity = (Text){desk->identity_text, IDENTITY_TEXT};
 }
 
 static void put_reason(Output *out, const Desk *desk, const Choice *choice) {
@@ -149,14 +151,14 @@ static Py_ssize_t rank(const Question *asked, const Choice *choice, const Py_ssi
     return n;
 }
 
-static void write_answer(Desk *desk, const Choice *choice, const Py_ssize_t *routes, uint64_t mark, const Moment *moment) {
+static void write_answer(Desk *desk, const Choice *choice, const Py_ssize_t *routes, const Moment *moment) {
     const Question *asked = &desk->asked;
     const Course *course = asked->course;
     Output *out = &desk->answers;
     Py_ssize_t ranked[MAX_CANDIDATES];
     const Text digests[] = {{NULL, 0}, course->champion_digest, course->challenger_digest};
     PUT(out, "{\"decision_id\":");
-    put_identity(out, desk, mark, moment);
+    put_text(out, desk->identity);
     PUT(out, ",\"stream\":");
     put_text(out, course->name_text);
     PUT(out, ",\"destinations\":");
@@ -180,10 +182,10 @@ static void write_answer(Desk *desk, const Choice *choice, const Py_ssize_t *rou
 }
 
 /* The first part of a record, which tells whose decision it is; serving/shim.py reads it alone to remember decisions. */
-static void put_origin(Output *out, const Desk *desk, uint64_t mark, const Moment *moment) {
+static void put_origin(Output *out, const Desk *desk, const Moment *moment) {
     const EventFields *event = &desk->asked.event;
     PUT(out, "{\"record\":\"decision\",\"decision_id\":");
-    put_identity(out, desk, mark, moment);
+    put_text(out, desk->identity);
     PUT(out, ",\"event_id\":");
     put_quoted(out, desk->json.tokens[event->id].text);
     PUT(out, ",\"event_source\":");
@@ -253,12 +255,12 @@ static double count_us(const struct timespec *started) {
 }
 
 /* Write the record as a line of the spool (see features/spool.py), and return how long the decision took. */
-static double write_record(Desk *desk, const Choice *choice, const double *statically, uint64_t mark, const Moment *moment) {
+static double write_record(Desk *desk, const Choice *choice, const double *statically, const Moment *moment) {
     const Question *asked = &desk->asked;
     Output *out = &desk->records;
     const size_t begin = out->size;
     PUT(out, "00000000 "); /* for the checksum */
-    put_origin(out, desk, mark, moment);
+    put_origin(out, desk, moment);
     put_choice(out, desk, choice);
     put_policies(out, asked, statically);
     put_features(out, desk);

@@ -28,17 +28,30 @@ static uint64_t hash_word(uint64_t hash, uint64_t word) {
 #endif
 }
 
+/* Fewer than eight bytes as a number: no two of one length are the same. */
+static uint64_t read_few(const char *at, size_t n) {
+    uint32_t low, high;
+    if (n >= sizeof low) {
+        memcpy(&low, at, sizeof low);
+        memcpy(&high, at + n - sizeof high, sizeof high);
+        return (uint64_t)high << 32 | low;
+    }
+    return n ? (uint64_t)(unsigned char)at[0] << 16 | (uint64_t)(unsigned char)at[n / 2] << 8 | (unsigned char)at[n - 1] : 0;
+}
+
 static uint64_t hash_text(Text text) {
-    uint64_t hash = 0x2d358dccaa6c78a5u ^ text.size, word;
+    uint64_t hash = 0x2d358dccaa6c78a5u ^ text.size * 0x9e3779b97f4a7c15u, word; /* a size looks like no word */
     const char *at = text.at;
     size_t left = text.size;
     for (; left >= sizeof word; left -= sizeof word, at += sizeof word) {
         memcpy(&word, at, sizeof word);
         hash = hash_word(hash, word);
     }
-    word = 0;
-    for (size_t i = 0; i < left; i++) word = word << 8 | (unsigned char)at[i];
-    return hash_word(hash, word);
+    if (text.size >= sizeof word) { /* the last eight, some of them for the second time */
+        memcpy(&word, text.at + text.size - sizeof word, sizeof word);
+        return hash_word(hash, word);
+    }
+    return hash_word(hash, read_few(at, left));
 }
 
 /* Names and what each stands for; open addressing, at most half full. */

@@ -686,6 +686,42 @@ def test_a_request_of_too_many_parts_is_left_to_the_whole_path_and_the_next_is_t
     assert takes(fast.shim, ordinary)
 
 
+@pytest.mark.parametrize(
+    ("odd", "is_ordinary"),
+    [(b"\x01", False), (b"\x1f", False), (b"\xff", False), ("å".encode(), True), (b'\\"', True), (b"\x7f", True)],
+)
+def test_what_is_odd_in_a_text_is_seen_wherever_it_stands(
+    pair: Callable[..., tuple[Side, Side]], odd: bytes, *, is_ordinary: bool
+) -> None:
+    fast, whole = pair("on")
+    for n_before in range(18):
+        asked = request(1)
+        asked["event"]["id"] = f"{odd.hex()}-{n_before}"
+        asked["event"]["data"]["nested"] = "@"
+        text = b"x" * n_before + odd + b" y" * (n_before % 7)
+        body = msgspec.json.encode(asked).replace(b"@", text)
+        assert takes(fast.shim, body) == is_ordinary
+        assert fast.ask(body) == whole.ask(body)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [f"e{number}" for number in range(120)],
+        [f"{number:b}" for number in range(120)],
+        ["x" * n for n in range(1, 121)],
+        [f"{'ab' * 10}{'ab' * n}"[-40:] + chr(97 + n % 26) * (n // 26) for n in range(100)],
+    ],
+)
+def test_keys_that_look_alike_are_not_taken_for_one_that_stands_twice(
+    pair: Callable[..., tuple[Side, Side]], keys: list[str]
+) -> None:
+    fast, _ = pair("on")
+    asked = request(1)
+    asked["event"]["data"]["nested"] = dict.fromkeys(keys, 1)
+    assert takes(fast.shim, msgspec.json.encode(asked))
+
+
 def test_events_alone_are_asked_for_all_destinations(pair: Callable[..., tuple[Side, Side]]) -> None:
     fast, whole = pair("canary")
     one = msgspec.json.encode(request(1)["event"])
