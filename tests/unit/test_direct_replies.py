@@ -353,19 +353,19 @@ def test_one_who_has_asked_when_the_server_drains_is_answered_and_then_cut(tmp_p
 def test_a_reply_that_waits_for_the_log_keeps_its_connection_open_and_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
-    monkeypatch.setattr(exchange, "_BATCH_SECONDS", 0.2)
+    monkeypatch.setattr(exchange, "_BATCH_SECONDS", 0.05)
 
     async def act(desk: Desk) -> None:
         caller, other = desk.connect(), desk.connect()
         caller.send(request(0))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)
         for number, of in enumerate((caller, other), 1):
             of.send(request(number))
         await turns()
         assert desk.exchange.n_in_flight == 2
         getattr(caller.protocol, ending)()
         assert not caller.wire.closed
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)
         assert caller.wire.closed
         other.protocol.drain()
         assert other.wire.closed
