@@ -119,6 +119,23 @@ def measure_nats(folder: Path, n_questions: int) -> dict[str, float | None]:
     return {name: round(statistics.median(took), 1) for name, took in medians.items()}
 
 
+def measure_overload(bench: Bench, server: Server) -> dict[str, Any]:
+    """Return what five times the capacity does to a shim: of ordinary requests, and of those that are for the whole path."""
+    told = {}
+    for name, is_ordinary, first in (
+        ("overload", True, 700_000_000_000),
+        ("overload_whole_path", False, 800_000_000_000),
+    ):
+        asked = shim_world.request("/v1/decisions", shim_world.question(is_ordinary=is_ordinary))
+        capacity_rps = bench.measure(server, asked, seconds=3, connections=32)["rps"]
+        template = bench.folder / f"{name}.http"
+        template.write_bytes(asked)
+        told[name] = shim_faults.overrun(
+            bench.load, server, template, capacity_rps=capacity_rps, seconds=10, first=first
+        )
+    return told
+
+
 def measure_inproc(world: World, folder: Path) -> float:
     """Return the median microseconds of a decision in this process, from bytes to bytes, logged."""
     settings = Settings(home=folder / "inproc", config_path=world.config_path)
@@ -167,9 +184,7 @@ def run(effort: Effort, folder: Path, peers_venv: Path | None) -> dict[str, Any]
         )
         faults: dict[str, Any] = {}
         if effort.faults:
-            capacity = bench.median("shim", "rps") or 1.0
-            template = folder / "shim.http"
-            faults["overload"] = shim_faults.overrun(load, shim, template, capacity_rps=capacity, seconds=10)
+            faults = measure_overload(bench, shim)
             faults["slow_heads"] = shim_faults.crawl(shim)
             faults["huge_body"] = shim_faults.swell(shim)
         if effort.soak_seconds:

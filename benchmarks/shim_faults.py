@@ -93,15 +93,20 @@ def swap(server: Server, world: World, load: Callable[[float, int], dict[str, An
     }
 
 
-def overrun(load: Load, server: Server, template: Path, *, capacity_rps: float, seconds: float) -> dict[str, Any]:
-    """Offer five times what the shim can do; return the share of its capacity that it still did, and how fast it refused."""
+def overrun(
+    load: Load, server: Server, template: Path, *, capacity_rps: float, seconds: float, first: int
+) -> dict[str, Any]:
+    """Offer five times what the shim can do; return the share of its capacity that it still did, and how fast it refused.
+
+    Events are numbered from ``first`` on.
+    """
     told = load.run(
         server.port,
         template,
         seconds=seconds,
         connections=OVERLOAD_CONNECTIONS,
         rate=OVERLOAD * capacity_rps,
-        first=700_000_000_000,
+        first=first,
     )
     begin = time.perf_counter()
     status, _ = server.ask("GET", "/health/live")

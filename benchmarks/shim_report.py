@@ -45,6 +45,6 @@ def show(told: dict[str, Any]) -> None:
         f"over NATS {over_nats['p50_us']} us, bare {over_nats['bare_p50_us']} us",
         markup=False,
     )
-    for what in ("swaps", "kill9", "overload", "slow_heads", "huge_body", "soak"):
+    for what in ("swaps", "kill9", "overload", "overload_whole_path", "slow_heads", "huge_body", "soak"):
         if what in told:
             console.print(f"{what}: {told[what]}", markup=False)

@@ -133,12 +133,17 @@ def configuration() -> str:
     )
 
 
-def question(number: str = MARK) -> dict[str, Any]:
-    """Return one question: an event with fifteen fields, and eight candidates by name."""
+def question(number: str = MARK, *, is_ordinary: bool = True) -> dict[str, Any]:
+    """Return one question: an event with fifteen fields, and eight candidates by name.
+
+    One that is not ordinary tells its time in a zone, which the fast path leaves to the whole path.
+    """
     random = np.random.default_rng(SEED)
     data: dict[str, Any] = {f"e{n}": round(float(random.normal()), 2) for n in range(N_EVENT_NUMBERS)}
     data["country"] = "SE"
     event = {"specversion": "1.0", "id": number, "source": "shop", "type": "shop.order", "data": data}
+    if not is_ordinary:
+        event["time"] = "2026-11-24T13:00:00+01:00"
     return {"event": event, "candidates": [{"destination": name} for name in _DESTINATIONS]}
 
 
