@@ -204,7 +204,7 @@ def test_realised_frequencies_match_the_logged_mixture_and_arms_their_share() ->
     view = StreamView(
         mode="canary", champion=model(0.9, 0, 0, 0), challenger=model(0, 0, 0, 0.9, digest="new"), challenger_share=0.3
     )
-    n_decisions = 3_000
+    n_decisions = 1_500
     decisions = [decide(question(number), view) for number in range(n_decisions)]
     counts = Counter(d.assigned for d in decisions)
     for destination, probability in zip(decisions[0].destinations, decisions[0].mixture, strict=True):

@@ -43,7 +43,7 @@ def repeats(value: Any) -> bool:
 
 
 @pytest.mark.parametrize("may_repeat", FORMS)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None)
 @given(value=PAIRS, space=st.sampled_from(["", " ", "\n\t"]))
 def test_what_stands_twice_is_suspected_and_what_holds_an_escape_and_nothing_else(
     may_repeat: Callable[[bytes], bool], value: Any, space: str
