@@ -71,9 +71,7 @@ class Exchange:
         self._queue: deque[_Waiting] = deque()
         self._answered: list[_Waiting] = []  # waiting for the log
         self._arrived: dict[Direct, bytes] = {}  # what was sent and nobody has read yet
-        self._told: list[
-            _Told
-        ] = []  # waiting for the log as well; of their connections nothing else waits that came before
+        self._told: list[_Told] = []  # waiting for it as well; nothing of their connections waits that came before
         self._owed = shim.debts.snapshot()
         self._rests = Rests(lambda: self.limits.max_in_flight - self.n_in_flight)
         self._turn_due = False

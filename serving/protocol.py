@@ -67,7 +67,6 @@ class HttpProtocol(asyncio.Protocol):
         """Take what was sent; what is whole is answered in this turn of the loop."""
         data = self._exchange.recall(self) + data
         if self._is_quiet() and len(data) <= _ORDINARY_BYTES:
-            self.wait(self._limits.keep_alive_seconds)
             self._exchange.arrive(self, data)
         else:
             self.read(data)
@@ -120,6 +119,8 @@ class HttpProtocol(asyncio.Protocol):
 
     def expire(self) -> None:
         """End a connection whose deadline has passed; one who is sending a body hears why."""
+        if self._read_early():
+            return  # it came in time
         if self._reader.state == "body":
             self.refuse(Problem(408, f"the body did not arrive within {self._limits.body_seconds:g} s"))
             self._exchange.settle()
@@ -154,6 +155,7 @@ class HttpProtocol(asyncio.Protocol):
     def send(self, reply: bytes) -> None:
         """Send replies to the oldest requests that wait."""
         self.n_told -= 1
+        self.wait(self._limits.keep_alive_seconds)
         if self._reading and not self._reader.last and self._transport is not None:  # as good as always
             self._transport.write(reply)
             return
@@ -232,9 +234,11 @@ class HttpProtocol(asyncio.Protocol):
     def _is_owed(self) -> bool:
         return self._n_waiting > 0 or self.n_told > 0
 
-    def _read_early(self) -> None:
+    def _read_early(self) -> bool:
+        """Read what has arrived and is not decided yet; return whether there was any."""
         if early := self._exchange.recall(self):
             self.read(early)
+        return bool(early)
 
     def _rest(self) -> None:
         """Read no more until there is room."""

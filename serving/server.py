@@ -180,13 +180,13 @@ class Listener:
         """Listen; several workers share one port."""
         loop, settings = asyncio.get_running_loop(), self._settings
         server = await loop.create_server(
-            self._take, settings.host, settings.port, backlog=_BACKLOG, reuse_port=settings.shared_port or None
+            self._accept, settings.host, settings.port, backlog=_BACKLOG, reuse_port=settings.shared_port or None
         )
         self._servers.append(server)
         for bound in server.sockets:
             for _ in range(_N_ACCEPTORS - 1):
                 same = socket.fromfd(bound.fileno(), bound.family, socket.SOCK_STREAM)
-                self._servers.append(await loop.create_server(self._take, sock=same, backlog=_BACKLOG))
+                self._servers.append(await loop.create_server(self._accept, sock=same, backlog=_BACKLOG))
         if (path := settings.socket_path) is not None:
             path = path.with_name(f"{path.name}.{settings.worker}") if settings.worker else path
             self._servers.append(
@@ -233,7 +233,7 @@ class Listener:
             left.abort()
         await asyncio.sleep(0)
 
-    def _take(self) -> HttpProtocol:
+    def _accept(self) -> HttpProtocol:
         return HttpProtocol(self._exchange, self._connections)
 
     def _connected(self) -> list[HttpProtocol | FrameProtocol]:

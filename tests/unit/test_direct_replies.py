@@ -349,6 +349,31 @@ def test_one_who_has_asked_when_the_server_drains_is_answered_and_then_cut(tmp_p
     at_desk(tmp_path, act)
 
 
+def test_what_came_in_time_is_answered_and_nothing_but_requests_keeps_a_connection(tmp_path: Path) -> None:
+    async def act(desk: Desk) -> None:
+        caller, _ = desk.connect(), desk.connect()
+        caller.send(request(0))
+        await turns()
+        caller.protocol.deadline = 0.0
+        caller.send(b"\r\n")
+        await turns()
+        assert caller.protocol.deadline == 0.0
+        caller.send(request(1))
+        caller.protocol.expire()
+        await turns()
+        assert len(caller.replies()) == 2
+        assert caller.protocol.deadline > 0.0
+        caller.protocol.deadline = 0.0
+        caller.send(request(2))
+        await turns()
+        assert caller.protocol.deadline > 0.0
+        assert not caller.wire.closed
+        caller.protocol.expire()
+        assert caller.wire.closed
+
+    at_desk(tmp_path, act)
+
+
 @pytest.mark.parametrize("ending", ["drain", "eof_received"])
 def test_a_reply_that_waits_for_the_log_keeps_its_connection_open_and_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
