@@ -147,7 +147,7 @@ class Exchange:
 
     def close(self) -> None:
         """Answer all that waits, write what is held, and write at once from now on."""
-        while self._queue:
+        while self._queue or self._arrived:
             self._turn()
         self._write()
         self._shim.recorder.holding = False
@@ -198,9 +198,9 @@ class Exchange:
                 self._reply()
         finally:
             self._turn_due = False
-        queue, handle, until = self._queue, self.handler.handle, time.perf_counter() + self.limits.turn_seconds
+        queue, handle, ends_at = self._queue, self.handler.handle, time.perf_counter() + self.limits.turn_seconds
         for _ in range(min(len(queue), self.limits.turn_requests)):
-            if time.perf_counter() > until:
+            if time.perf_counter() > ends_at:
                 break
             waiting = queue.popleft()
             if waiting.connection.gone:

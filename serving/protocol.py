@@ -148,7 +148,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._transport is None:
             return
         self._n_waiting -= 1
-        ends = self._reader.last and not self._n_waiting and self._reader.state in ("idle", "closing")
+        ends = self._ends()
         headless = request is not None and request.method == "HEAD"
         self._send(self._replies.encode(response, closing=ends, headless=headless), ends=ends)
 
@@ -159,7 +159,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._reading and not self._reader.last and self._transport is not None:  # as good as always
             self._transport.write(reply)
             return
-        self._send(reply, ends=self._reader.last and not self._is_owed() and self._reader.state in ("idle", "closing"))
+        self._send(reply, ends=self._ends())
 
     def again(self, data: bytes) -> Iterator[Request | None]:
         """Yield the requests whose replies must not be sent, and which wait anew; None for those whose head is not known any more."""
@@ -233,6 +233,10 @@ class HttpProtocol(asyncio.Protocol):
 
     def _is_owed(self) -> bool:
         return self._n_waiting > 0 or self.n_told > 0
+
+    def _ends(self) -> bool:
+        """Tell whether the reply that is sent now is the last."""
+        return self._reader.last and not self._is_owed() and self._reader.state in ("idle", "closing")
 
     def _read_early(self) -> bool:
         """Read what has arrived and is not decided yet; return whether there was any."""

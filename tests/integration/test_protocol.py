@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -12,13 +12,13 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.debts import Debts
 from serving.exchange import Exchange
 from serving.limits import Limits
 from serving.messages import Request, Response
 from serving.problems import Problem
 from serving.protocol import HttpProtocol
 from serving.replies import Replies
+from tests.unit.exchange_steps import IdleShim
 
 Talk = Callable[["Wire"], Awaitable[None]]
 NARROW = Limits(max_body_bytes=1_000, max_head_bytes=2_000, max_headers=20, linger_seconds=0.1, look_seconds=0.02)
@@ -51,25 +51,6 @@ class FakeHandler:
 
     def refuse(self, problem: Problem) -> Response:
         return Response(problem.status, problem.body())
-
-
-class FakeRecorder:
-    """Holds nothing."""
-
-    holding = False
-    n_held = 0
-
-    def flush(self, *, keep: bool = False) -> None:
-        raise AssertionError(keep)
-
-
-@dataclass
-class FakeShim:
-    recorder: FakeRecorder = field(default_factory=FakeRecorder)
-    debts: Debts = field(default_factory=Debts)
-
-    def reply(self, *_: object) -> None:
-        return None
 
 
 @dataclass
@@ -106,7 +87,7 @@ def exchange(talk: Talk, limits: Limits = NARROW, *, loop: str = "uvloop") -> Fa
     handler = FakeHandler()
 
     async def run() -> None:
-        of = Exchange(handler, FakeShim(), limits)  # type: ignore[arg-type] # fakes of the same shape
+        of = Exchange(handler, IdleShim(), limits)  # type: ignore[arg-type] # fakes of the same shape
         connections: set[HttpProtocol] = set()
         listener = await asyncio.get_running_loop().create_server(lambda: HttpProtocol(of, connections), "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
@@ -550,7 +531,7 @@ def test_a_large_answer_may_take_its_time_where_it_is_read_and_is_cut_where_it_i
             self.is_cut = True
 
     async def run() -> None:
-        of = Exchange(FakeHandler(), FakeShim(), NARROW)  # type: ignore[arg-type] # fakes of the same shape
+        of = Exchange(FakeHandler(), IdleShim(), NARROW)  # type: ignore[arg-type] # fakes of the same shape
         connection, pipe = HttpProtocol(of, set()), Pipe()
         connection._transport = pipe  # type: ignore[assignment]
         connection.pause_writing()

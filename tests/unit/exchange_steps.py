@@ -6,6 +6,7 @@ import msgspec
 
 from features import config, spool
 from features.records import Decision, Outcome
+from serving.debts import Debts
 from serving.plan import Plan
 from serving.view import ReleaseView
 
@@ -36,6 +37,28 @@ class Releases:
 
     def rejections(self) -> dict[str, str]:
         return {}
+
+
+class IdleRecorder:
+    """Holds nothing."""
+
+    holding = False
+    n_held = 0
+
+    def flush(self, *, keep: bool = False) -> None:
+        raise AssertionError(keep)
+
+
+class IdleShim:
+    """A shim that decides and records nothing, for a handler that does without."""
+
+    def __init__(self) -> None:
+        self.recorder = IdleRecorder()
+        self.debts = Debts()
+        self.releases = Releases()
+
+    def reply(self, *_: object) -> None:
+        return None
 
 
 def records(folder: Path) -> list[Decision | Outcome]:

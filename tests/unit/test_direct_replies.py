@@ -399,6 +399,20 @@ def test_a_reply_that_waits_for_the_log_keeps_its_connection_open_and_no_longer(
     at_desk(tmp_path, act, durability="batch")
 
 
+def test_what_has_arrived_when_the_server_closes_is_answered_and_written(tmp_path: Path) -> None:
+    async def act(desk: Desk) -> None:
+        caller, _ = desk.connect(), desk.connect()
+        caller.send(request(0))
+        await turns()
+        caller.send(request(1))
+        desk.handler.draining = True
+        desk.exchange.close()
+        assert [status for status, _, _ in caller.replies()] == [200, 200]
+        assert [decision.event_id for decision in records(tmp_path)] == ["e00", "e01"]
+
+    at_desk(tmp_path, act)
+
+
 @pytest.mark.parametrize("n_turns", [0, 5])
 def test_what_looks_like_a_request_within_a_body_is_none(tmp_path: Path, n_turns: int) -> None:
     async def act(desk: Desk) -> None:

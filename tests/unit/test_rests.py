@@ -7,28 +7,29 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from serving.debts import Debts
 from serving.exchange import Exchange
 from serving.limits import Limits
 from serving.messages import Request, Response
 from serving.problems import Problem
 from serving.protocol import HttpProtocol
+from tests.unit.exchange_steps import IdleShim
 
 ASKED = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 class Handler:
-    """Answers everything with 200; each takes as long as ``seconds`` say, by the clock of the test."""
+    """Answers everything with 200; each takes as long as ``seconds`` say, by the clock of the test, and the first in ``waits`` may wait."""
 
     draining = False
 
     def __init__(self) -> None:
         self.now = 0.0
         self.seconds = 0.0
+        self.waits: list[float] = []
 
     def handle(self, _: Request) -> Response:
         self.now += self.seconds
-        return Response(200, b"")
+        return Response(200, b"", wait_seconds=self.waits.pop() if self.waits else 0.0)
 
     def open(self, _: Request) -> tuple[Callable[[Request, str], Response], str]:
         return lambda request, _: self.handle(request), ""
@@ -38,22 +39,6 @@ class Handler:
 
     def refuse(self, problem: Problem) -> Response:
         return Response(problem.status, b"")
-
-
-class Recorder:
-    """Holds nothing."""
-
-    holding = False
-    n_held = 0
-
-
-@dataclass
-class Shim:
-    recorder: Recorder = field(default_factory=Recorder)
-    debts: Debts = field(default_factory=Debts)
-
-    def reply(self, *_: object) -> None:
-        return None
 
 
 class Wire:
@@ -99,7 +84,7 @@ class Desk:
     handler: Handler = field(default_factory=Handler)
 
     def __post_init__(self) -> None:
-        self.exchange = Exchange(self.handler, Shim(), self.limits)  # type: ignore[arg-type]  # of the same shape
+        self.exchange = Exchange(self.handler, IdleShim(), self.limits)  # type: ignore[arg-type]  # of the same shape
 
     async def connect(self, n: int) -> list[Wire]:
         wires = [Wire(self.exchange) for _ in range(n)]
@@ -207,5 +192,20 @@ def test_s11_a_turn_begins_nothing_after_two_milliseconds(monkeypatch: pytest.Mo
             assert sum(map(len, (wire.told for wire in wires))) == n_told
             await asyncio.sleep(0.02)
             assert [wire.told for wire in wires] == [[200]] * 12
+
+    at_desk(Limits(), act)
+
+
+def test_s11_one_who_waits_for_a_release_makes_no_turn_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(desk: Desk) -> None:
+        wires = await desk.connect(6)
+        monkeypatch.setattr(time, "perf_counter", lambda: desk.handler.now)
+        desk.handler.seconds, desk.handler.waits = 0.0007, [5.0]
+        for wire in wires:
+            wire.ask()
+        await asyncio.sleep(0)
+        assert [len(wire.told) for wire in wires] == [0, 1, 1, 0, 0, 0]
+        await asyncio.sleep(0.02)
+        assert [len(wire.told) for wire in wires] == [0, 1, 1, 1, 1, 1]
 
     at_desk(Limits(), act)
