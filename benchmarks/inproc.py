@@ -1,7 +1,7 @@
 """What a decision costs in process, bytes to bytes: request JSON read, decided, logged, the answer written.
 
 One event, 8 candidates, 30 features (20 of the event, 10 of the candidate, 2 categories on each side), 200 trees of 31
-leaves; with a champion alone, and with a canary live; by the fast path and, beside it, by the whole one. ``unlogged`` encodes the
+leaves; with a champion alone, with one that has two limits to keep, and with a canary live; by the fast path and, beside it, by the whole one. ``unlogged`` encodes the
 record and does not write it.
 """
 
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,10 @@ from rich.table import Table
 from benchmarks import engine as world
 from features import config
 from features.clock import SystemClock
+from features.limits import LimitDefinition
 from models import compiling, router
 from models.card import CARD_FILE, Card, Head
+from models.tariff import PricedLimit, PriceList, Tariff
 from serving import intake
 from serving.debts import Debts
 from serving.memory import of_capacity
@@ -126,6 +128,17 @@ def make_router(folder: Path, plan: Plan, seed: int) -> router.Router:
     return router.load(folder)
 
 
+def limit(model: Model, numbers: tuple[str, ...]) -> Model:
+    """Return the model, which reads ``numbers``, with prices: on a number that candidates bring, and on the share of one destination."""
+    limits = (
+        LimitDefinition(resource="units", per_event=0.2, price=_ATTRIBUTES[0]),
+        LimitDefinition(destination="d0", share=0.1),
+    )
+    priced = tuple(PricedLimit(limit=each, price=0.05, step=0.01, most=1.0) for each in limits)
+    listed = PriceList(limits=priced, temperature=1e-4, fitted={})
+    return replace(model, tariff=Tariff(listed, numbers))
+
+
 def requests(n_requests: int) -> Sequence[bytes]:
     """Return as many requests, no two of them alike."""
     random = np.random.default_rng(world.SEED)
@@ -206,6 +219,9 @@ def main() -> int:
         )
         views = {
             "champion": StreamView(mode="on", generation=1, champion=champion),
+            "limited": StreamView(
+                mode="on", generation=1, champion=limit(champion, plan.streams["orders"].features.number_names)
+            ),
             "canary": StreamView(
                 mode="canary", generation=1, champion=champion, challenger=challenger, challenger_share=0.1
             ),

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models import elementary
 from models.policy import UnusableValuesError
 
 Floats = NDArray[np.float64]
@@ -76,7 +77,7 @@ class Prices:
         """
         _check_values(values)
         weights = self.net(values, use) / self.temperature
-        weights = np.exp(weights - weights.max(axis=-1, keepdims=True))
+        weights = elementary.exp(weights - weights.max(axis=-1, keepdims=True))
         normal: Floats = weights / weights.sum(axis=-1, keepdims=True)
         return normal
 
@@ -99,21 +100,33 @@ class Prices:
         if not np.all(np.asarray(horizon_events) > 0.0):
             raise BudgetError(f"horizon_events must be positive, got {horizon_events}")
         owed = np.clip(self._owed(debt, horizon_events), -MAX_PACE, MAX_PACE)
-        paced = self.prices * np.exp(owed)
-        if self.steps is not None:
-            paced += np.maximum(self.steps - self.prices, 0.0) * np.expm1(np.maximum(owed, 0.0))
+        paced = self.prices * elementary.exp(owed)
+        paced += self.extra * elementary.expm1(np.maximum(owed, 0.0))
         return Prices(limits=self.limits, prices=paced, temperature=self.temperature, steps=self.steps)
 
     def bounded(self, debt: Floats, horizon_events: float | Floats) -> Floats:
         """Return ``debt`` within what moves a price: more of it would only delay the return to the limit."""
-        most = MAX_PACE * self._allowed() * horizon_events
+        most = self.bound(horizon_events)
         return np.clip(debt, -most, most)
+
+    @property
+    def extra(self) -> Floats:
+        """What a resource costs more once it is owed, by how much its step lies above its price: float64[n_resources]."""
+        return np.zeros(len(self.prices)) if self.steps is None else np.maximum(self.steps - self.prices, 0.0)
+
+    def room(self, horizon_events: float | Floats) -> Floats:
+        """Return the debt that multiplies a price by e, float64[n_resources]."""
+        return self._allowed() * horizon_events
+
+    def bound(self, horizon_events: float | Floats) -> Floats:
+        """Return the largest debt that still moves a price, float64[n_resources]."""
+        return MAX_PACE * self._allowed() * horizon_events
 
     def _allowed(self) -> Floats:
         return np.array([limit.per_event for limit in self.limits])
 
     def _owed(self, debt: Floats, horizon_events: float | Floats) -> Floats:
-        allowed = self._allowed() * horizon_events
+        allowed = self.room(horizon_events)
         return np.divide(debt, allowed, out=np.zeros_like(allowed), where=allowed > 0.0)
 
 
@@ -212,7 +225,7 @@ def _net(values: Floats, use: Floats, prices: Floats) -> Floats:
 
 def _soften(net: Floats, offsets: Integers, temperature: float) -> Floats:
     starts, n_eligible = offsets[:-1], np.diff(offsets)
-    weights = np.exp((net - np.repeat(np.maximum.reduceat(net, starts), n_eligible)) / temperature)
+    weights = elementary.exp((net - np.repeat(np.maximum.reduceat(net, starts), n_eligible)) / temperature)
     normal: Floats = weights / np.repeat(np.add.reduceat(weights, starts), n_eligible)
     return normal
 

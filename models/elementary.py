@@ -1,4 +1,4 @@
-"""Logarithm, exponential and hyperbolic tangent, to the same bits for one number as for a million, in Python as in C.
+"""Logarithm, exponential (also less one) and hyperbolic tangent, to the same bits for one number as for a million, in Python as in C.
 
 numpy's own differ from the C library's in the last bit, and the fast path (serving/native) uses that. Where C was not built
 there is no fast path, and numpy's serve.
@@ -27,12 +27,17 @@ def exp(values: Floats) -> Floats:
     return _each("exp", values)
 
 
+def expm1(values: Floats) -> Floats:
+    """Return the exponential less one, float64 of the same shape."""
+    return _each("expm1", values)
+
+
 def tanh(values: Floats) -> Floats:
     """Return the hyperbolic tangent, float64 of the same shape."""
     return _each("tanh", values)
 
 
-def _each(name: Literal["log", "exp", "tanh"], values: Floats) -> Floats:
+def _each(name: Literal["log", "exp", "expm1", "tanh"], values: Floats) -> Floats:
     return np.asarray(getattr(np, name)(values)) if _masks is None else _compiled(name, values)
 
 

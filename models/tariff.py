@@ -58,8 +58,7 @@ class Tariff:
     @cached_property
     def meter(self) -> Meter:
         """What tells the use of a candidate."""
-        most = np.array([priced.most for priced in self.listed.limits])
-        return Meter(tuple(priced.limit for priced in self.listed.limits), self.numbers, most)
+        return Meter(tuple(priced.limit for priced in self.listed.limits), self.numbers, self.most)
 
     @cached_property
     def prices(self) -> Prices:
@@ -78,16 +77,22 @@ class Tariff:
         return np.array([each.limit.at_most for each in self.listed.limits])
 
     @cached_property
-    def _pace_events(self) -> Floats:
+    def most(self) -> Floats:
+        """The most that was seen of each resource when the limits were priced, float64[n_resources]."""
+        return np.array([priced.most for priced in self.listed.limits])
+
+    @cached_property
+    def pace_events(self) -> Floats:
+        """Of how many events' limits a debt multiplies each price by e, float64[n_resources]."""
         return np.array([float(each.limit.pace_events) for each in self.listed.limits])
 
     def paced(self, debt: Floats | None) -> Prices:
         """Return the prices that pay back ``debt``, float64[n_resources]: what was used beyond the limits so far."""
-        return self.prices if debt is None else self.prices.paced(self._sound(debt), self._pace_events)
+        return self.prices if debt is None else self.prices.paced(self._sound(debt), self.pace_events)
 
     def settle(self, debt: Floats | None, use: Floats) -> Floats:
         """Return the debt after one more event that used ``use``, float64[n_resources], within what moves a price."""
-        return self.prices.bounded(self._sound(debt) + use - self.at_most, self._pace_events)
+        return self.prices.bounded(self._sound(debt) + use - self.at_most, self.pace_events)
 
     def _sound(self, debt: Floats | None) -> Floats:
         """Return ``debt``, or nothing owed where it is not one number per limit: it comes from a file."""

@@ -1,7 +1,7 @@
 """A stream as the fast path decides it: its configuration, its features and its release, in the form that C reads.
 
-A stream has a course where everything about it is ordinary: no model has prices, and all learned from the classifier that is
-in force. All others are decided by the whole path alone.
+A stream has a course where everything about it is ordinary: all models learned from the classifier that is in force. All others
+are decided by the whole path alone.
 """
 
 import math
@@ -21,6 +21,7 @@ from features.records import Event
 from serving import course_content
 from serving.course_content import Said
 from serving.course_models import Role, role_of
+from serving.debts import Debts
 from serving.live import STATE
 from serving.plan import StreamPlan
 from serving.proposals import DECIDING_MODES
@@ -101,10 +102,11 @@ def course_of(
     revision: str,
     instants: Instants,
     max_age_seconds: float,
+    debts: Debts,
 ) -> Course | None:
     """Return the course of a stream under ``view``, None where it is not ordinary.
 
-    What it reads of the time joins ``instants``.
+    What it reads of the time joins ``instants``; what its models owe is among ``debts``.
     """
     stream, features = plan.stream, plan.features
     models = () if view.mode == "off" else tuple(view.models())
@@ -116,7 +118,7 @@ def course_of(
     classifier = view.classifier if features.content_names else None
     if features.content_names and any(digest_of(model.classifier) != digest_of(classifier) for _, model in models):
         return None
-    roles = [role_of(name, model, plan) for name, model in models]
+    roles = [role_of(name, model, plan, debts) for name, model in models]
     places = {role: place for place, (role, _) in enumerate(models)} if view.mode in DECIDING_MODES else {}
     try:
         numbers, operands = (_columns(plan, columns, instants) for columns in (features.numbers, features.operands))

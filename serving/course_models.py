@@ -7,17 +7,23 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from features.objective import MS_PER_MINUTE
 from models import durations
 from models.card import HeadName
 from models.engine import Engine, Tables
 from models.router import Router
+from models.tariff import Tariff
+from serving.debts import Debts
 from serving.plan import StreamPlan
 from serving.view import Model, ModelRole
 
+Floats = NDArray[np.float64]
+
 # The head that is no output itself: quantiles and the risk of exceeding a limit follow from it.
 _LOGARITHM = "log_latency"
+TELLERS = ("destination", "number", "output")  # of what a candidate uses, in the order by which C knows them
 _WEIGHED = (
     "success_probability",
     "latency_ms",
@@ -62,12 +68,26 @@ class Arithmetic(NamedTuple):
     levels: bytes
 
 
+class PricedTariff(NamedTuple):
+    """What C reads of a model's prices, by name.
+
+    ``limits``: (who tells the use, by its place in `TELLERS`; the place of the destination, number or output; price; what it costs
+    more once it is owed; the use where none is told; the limit per event; the debt that multiplies the price by e; the
+    largest debt). ``debt``, float64[n_limits], is changed where it lies.
+    """
+
+    limits: tuple[tuple[int, int, float, float, float, float, float, float], ...]
+    temperature: float
+    debt: Floats
+
+
 class Role(NamedTuple):
     """What C reads of a model, by name.
 
     ``outputs`` are ``value`` and the heads in JSON; ``score`` answers for a matrix, float64[n, n_features], and n all of
-    them, float64[n_outputs, n]; it is None where ``arithmetic`` says how to compute them. ``codes`` are the values of every
+    those that it tells, float64[n_told, n]; it is None where ``arithmetic`` says how to compute them. ``codes`` are the values of every
     category in the model's order, ``destination_codes`` each destination's own, float64[n_destinations, n_categories].
+    Where there is a ``tariff`` the last of the outputs are the net values.
     """
 
     name: bytes
@@ -76,24 +96,60 @@ class Role(NamedTuple):
     arithmetic: Arithmetic | None
     codes: tuple[tuple[bytes, ...], ...]
     destination_codes: bytes
+    tariff: PricedTariff | None
 
 
-def role_of(name: ModelRole, model: Model, plan: StreamPlan) -> Role | None:
-    """Return the role of a model, None for one that the whole path must ask."""
+def role_of(name: ModelRole, model: Model, plan: StreamPlan, debts: Debts) -> Role | None:
+    """Return the role of a model, None for one that the whole path must ask; what it owes is among ``debts``."""
     router = model.router
-    if model.tariff is not None or router.feature_set != plan.features.version or not isinstance(router, Router):
+    if router.feature_set != plan.features.version or not isinstance(router, Router):
         return None
     codes: list[dict[str | None, float]] = [
         {value: float(code) for code, value in enumerate(order)} for order in router.card.categories.values()
     ]
     arithmetic = arithmetic_of(router) if type(router) is Router else None  # any other scores in a way of its own
+    outputs = ("value", *router.card.outputs)
+    tariff = (
+        None
+        if model.tariff is None
+        else _priced(model.tariff, outputs, plan, debts.held(plan.name, model.digest, len(model.tariff.at_most)))
+    )
     return Role(
         name=name.encode(),
-        outputs=tuple(map(msgspec.json.encode, ("value", *router.card.outputs))),
+        outputs=tuple(map(msgspec.json.encode, (*outputs, "net_value") if tariff else outputs)),
         score=None if arithmetic else _scorer(router),
         arithmetic=arithmetic,
         codes=tuple(tuple(value.encode() for value in order) for order in router.card.categories.values()),
         destination_codes=_destination_codes(plan, codes),
+        tariff=tariff,
+    )
+
+
+def _priced(tariff: Tariff, outputs: Sequence[str], plan: StreamPlan, debt: Floats) -> PricedTariff:
+    """Return the prices as C reads them.
+
+    Raises
+    ------
+    ValueError
+        If a limit reads what the stream or the router has not.
+    """
+    places = (plan.stream.destinations, tariff.numbers, outputs)
+    limits, prices = tariff.meter.limits, tariff.prices
+    told = [(limit.destination, limit.price, limit.head) for limit in limits]
+    by = [next(number for number, name in enumerate(names) if name is not None) for names in told]
+    at = [places[number].index(names[number] or "") for number, names in zip(by, told, strict=True)]
+    numbers = (
+        prices.prices,
+        prices.extra,
+        tariff.most,
+        tariff.at_most,
+        prices.room(tariff.pace_events),
+        prices.bound(tariff.pace_events),
+    )
+    return PricedTariff(
+        limits=tuple(zip(by, at, *(each.tolist() for each in numbers), strict=True)),
+        temperature=prices.temperature,
+        debt=debt,
     )
 
 

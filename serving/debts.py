@@ -47,22 +47,40 @@ class Debts:
 
     def set(self, stream: str, digest: str, debt: Floats) -> None:
         """Note what ``digest`` owes now; it is written within `SAVE_SECONDS` of use, and when the shim ends."""
+        self.held(stream, digest, len(debt))[:] = debt
+        self.note()
+
+    def held(self, stream: str, digest: str, n_resources: int) -> Floats:
+        """Return what ``digest`` owes, float64[n_resources], to be changed in place; nothing yet where it is not so many numbers."""
         debts = self._by_stream.setdefault(stream, {})
-        debts.pop(digest, None)  # so that the first is the one that decided longest ago
-        debts[digest] = debt
+        debt = debts.pop(digest, None)  # so that the first is the one that was asked for longest ago
+        debts[digest] = debt if debt is not None and debt.shape == (n_resources,) else np.zeros(n_resources)
         if len(debts) > MAX_ROUTERS:
             del debts[next(iter(debts))]
+        return debts[digest]
+
+    def note(self) -> None:
+        """Hear that debts have changed: the file is replaced where that is due."""
         self._unsaved = True
         if self._path is not None and time.monotonic() - self._saved_at >= SAVE_SECONDS:
             self.save()
 
     def snapshot(self) -> dict[str, dict[str, Floats]]:
-        """Return a copy for `restore`; debts themselves are never changed in place."""
-        return {stream: dict(debts) for stream, debts in self._by_stream.items()}
+        """Return a copy for `restore`."""
+        return {
+            stream: {digest: debt.copy() for digest, debt in debts.items()} for stream, debts in self._by_stream.items()
+        }
 
     def restore(self, snapshot: dict[str, dict[str, Floats]]) -> None:
         """Return to a `snapshot`: what came after it was not decided after all."""
-        self._by_stream, self._unsaved = snapshot, True
+        for stream, debts in self._by_stream.items():
+            then = snapshot.get(stream, {})
+            for digest, debt in list(debts.items()):
+                if digest not in then:
+                    debt[:] = 0.0  # whoever holds it goes on with it
+                elif then[digest].shape == debt.shape:
+                    debt[:] = then[digest]
+        self._unsaved = True
 
     def save(self) -> None:
         """Replace the file as a whole, if there is news: a crash leaves the old one or the new one."""

@@ -19,6 +19,7 @@ import msgspec
 from features.definitions import TIME
 from features.records import DestinationState
 from serving.course import Course, Instants, course_of
+from serving.debts import Debts
 from serving.held import Held
 from serving.live import STATE, LiveStates
 from serving.memory import Memory
@@ -47,15 +48,17 @@ class FastPath:
     ``streams`` are those whose ordinary requests it takes under that release.
     """
 
-    def __init__(self, plan: Plan, live: LiveStates, metrics: Metrics) -> None:
+    def __init__(self, plan: Plan, live: LiveStates, metrics: Metrics, debts: Debts) -> None:
         """Decide under ``plan`` with what is known ``live``; nothing is decided where no compiler was there at the installation.
 
-        ``metrics`` hear of decisions before a release is followed, and from `tell`.
+        ``metrics`` hear of decisions before a release is followed, and from `tell`; ``debts`` are charged as decisions are kept.
         """
         self._plan = plan
         self._live = live
         self._live_version = -1
         self._metrics = metrics
+        self._debts = debts
+        self._is_priced = False
         self._courses: list[Course] = []
         self._view: ReleaseView | None = None
         self._compiled: _fast_path.FastPath | None = None
@@ -77,7 +80,10 @@ class FastPath:
             return None
         compiled, marks, lines = ready
         times = self._prepare(compiled, at)
-        return compiled.answer(body, is_bare, (at - _EPOCH) // _MICROSECOND, times, marks, lines)
+        told = compiled.answer(body, is_bare, (at - _EPOCH) // _MICROSECOND, times, marks, lines)
+        if self._is_priced:
+            self._debts.note()
+        return told
 
     def reply(
         self,
@@ -101,7 +107,10 @@ class FastPath:
         if self._is_dated:
             at_us = time.time_ns() // 1_000
             times = self._prepare(compiled, _EPOCH + at_us * _MICROSECOND)
-        return compiled.reply(marks, lines, at_us, times, sent, heads, head)
+        told = compiled.reply(marks, lines, at_us, times, sent, heads, head)
+        if self._is_priced:
+            self._debts.note()
+        return told
 
     def _ready(
         self, view: ReleaseView, memory: Memory, held: Held
@@ -144,6 +153,7 @@ class FastPath:
         if self._courses:
             self._compiled = _fast_path.FastPath(tuple(self._courses), tuple(types), SECONDS_BUCKETS)
         self.streams = frozenset(course.name.decode() for course in self._courses)
+        self._is_priced = any(role.tariff for course in self._courses for role in course.roles)
         self._is_dated = bool(self._instants) or self._live.is_configured
 
     def _course(self, plan: StreamPlan, view: ReleaseView) -> Course | None:
@@ -155,6 +165,7 @@ class FastPath:
                 revision=self._plan.revision,
                 instants=self._instants,
                 max_age_seconds=self._live.max_age_seconds,
+                debts=self._debts,
             )
         except Exception:  # what nobody thought of must cost a stream its speed, and no event its answer
             _LOGGER.exception("no fast path for stream %r", plan.name)

@@ -76,7 +76,7 @@ class Shim:
     def __post_init__(self) -> None:
         """Make what follows from the plan."""
         self.live = LiveStates(self.plan, folder=self.live_folder, worker=self.worker)
-        self.fast_path = FastPath(self.plan, self.live, self.metrics)
+        self.fast_path = FastPath(self.plan, self.live, self.metrics, self.debts)
         self._is_timely = isinstance(self.clock, SystemClock)  # no request brings a time of its own
 
     def warm(self) -> None:

@@ -158,7 +158,7 @@ static PyObject *masks_apply(PyObject *module, PyObject *args) {
     static const struct {
         const char *name;
         double (*function)(double);
-    } known[] = {{"log", log}, {"exp", exp}, {"tanh", tanh}};
+    } known[] = {{"log", log}, {"exp", exp}, {"expm1", expm1}, {"tanh", tanh}};
     const char *name;
     Py_buffer values;
     double (*function)(double) = NULL;
@@ -177,7 +177,7 @@ static PyObject *masks_apply(PyObject *module, PyObject *args) {
 }
 
 static PyMethodDef functions[] = {
-    {"apply", masks_apply, METH_VARARGS, "apply(name, values, /)\n--\n\nApply log, exp or tanh to float64s in place."},
+    {"apply", masks_apply, METH_VARARGS, "apply(name, values, /)\n--\n\nApply log, exp, expm1 or tanh to float64s in place."},
     {NULL, NULL, 0, NULL},
 };
 

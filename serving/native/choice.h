@@ -11,7 +11,7 @@
 /* What was decided: whose arm, which candidate, from which distribution. */
 typedef struct {
     int arm;          /* 0 for the static routes, 1 for the champion, 2 for the challenger */
-    const Role *role; /* of the arm; NULL for the static routes */
+    Role *role;       /* of the arm; NULL for the static routes */
     Py_ssize_t chosen;
     const double *shares, *mixture;
     double arm_probability;
@@ -96,7 +96,7 @@ static int draw_choice(Desk *desk, const double *statically, double *mixed, char
     choice->arm_probability = 1.0;
     choice->unit = name_unit(desk, unit);
     if (course->challenger >= 0) {
-        const Role *challenger = &course->roles[course->challenger];
+        Role *challenger = &course->roles[course->challenger];
         const Text parts[] = {{"arm", 3}, course->challenger_digest, course->name, choice->unit};
         for (Py_ssize_t i = 0; i < n; i++) {
             mixed[i] = 0.0 + (1.0 - course->share) * choice->shares[i];

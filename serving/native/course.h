@@ -52,6 +52,7 @@ typedef struct {
     const double *live; /* [n_destinations, N_LIVE + n_measures], NULL while nothing is known */
     double max_age_seconds;            /* of a state */
     double share;                      /* of the challenger */
+    uint64_t n_opened;                 /* the request whose decisions are being charged, by its number */
     int is_sticky;
 } Course;
 
@@ -106,6 +107,12 @@ static int read_orders(Course *course, PyObject *spec) {
     return 0;
 }
 
+/* Have a role owe together with an earlier one of the same model. */
+static void join_debts(Course *course, Tariff *tariff) {
+    for (int r = 0; tariff->n && &course->roles[r].tariff != tariff; r++)
+        if (course->roles[r].tariff.debt == tariff->debt) tariff->owed = course->roles[r].tariff.owed;
+}
+
 static int read_roles(Course *course, PyObject *spec) {
     PyObject *roles = part(course->kept, spec, "roles");
     const Py_ssize_t n = roles ? PyTuple_Size(roles) : -1;
@@ -116,9 +123,23 @@ static int read_roles(Course *course, PyObject *spec) {
         return -1;
     }
     const Extent of = {course->n_destinations, course->n_numbers, course->n_categories};
-    for (course->n_roles = 0; course->n_roles < (int)n; course->n_roles++)
-        if (read_role(course->kept, &of, &course->roles[course->n_roles], PyTuple_GetItem(roles, course->n_roles)) < 0) return -1;
+    for (course->n_roles = 0; course->n_roles < (int)n; course->n_roles++) {
+        Role *role = &course->roles[course->n_roles];
+        if (read_role(course->kept, &of, role, PyTuple_GetItem(roles, course->n_roles)) < 0) return -1;
+        join_debts(course, &role->tariff);
+    }
     return 0;
+}
+
+/* Begin to charge the decisions of a request, by its number, if that is not begun yet. */
+static void open_debts(Course *course, uint64_t number) {
+    if (course->n_opened == number) return;
+    course->n_opened = number;
+    for (int r = 0; r < course->n_roles; r++) open_debt(&course->roles[r].tariff);
+}
+
+static void close_debts(Course *course) {
+    for (int r = 0; r < course->n_roles; r++) close_debt(&course->roles[r].tariff);
 }
 
 static int read_exploration(Course *course, PyObject *spec) {

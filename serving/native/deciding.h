@@ -44,6 +44,7 @@ static int decide_one(FastPath *self, int32_t request, int is_bare, const Terms 
     desk->asked.at_us = moment->at_us;
     if (!read_question(&desk->json, request, is_bare, &self->types, self->courses, &desk->asked)) return 0;
     Course *course = desk->asked.course;
+    open_debts(course, desk->n_requests);
     const Order *order = find_order(desk);
     if (!order || mask_candidates(&desk->json, &desk->asked) != 1 || !read_event_cells(desk) || read_content(desk) != 1
         || write_numbers(desk) != 1 || !write_categories(desk))
@@ -53,6 +54,7 @@ static int decide_one(FastPath *self, int32_t request, int is_bare, const Terms 
     for (int r = 0; r < course->n_roles; r++)
         if (score_role(desk, &course->roles[r]) != 1) return 0;
     if (!draw_choice(desk, statically, mixed, unit, &choice)) return 0;
+    if (choice.role) charge(&choice.role->tariff, choice.chosen);
     Made *made = &self->made[self->n_made++];
     *made = (Made){.mark = find_mark(desk), .course = course - self->courses, .arm = choice.arm};
     fetch_mark(terms->marks, made->mark);
@@ -86,6 +88,7 @@ static void clear_desk(FastPath *self, Text times) {
     desk->records.size = desk->answers.size = 0;
     desk->times = (const double *)times.at;
     desk->n_times = (Py_ssize_t)(times.size / sizeof(double));
+    desk->n_requests++;
     self->n_made = 0;
 }
 
@@ -108,6 +111,7 @@ static int decide_body(FastPath *self, Text body, int is_bare, Terms *terms) {
                         && (self->desk.json.is_ascii || is_unicode(body.at, (Py_ssize_t)body.size))
                         && decide_all(self, is_bare, terms)
                         && keep(&self->desk, self->made, self->n_made, terms->marks, terms->held, &self->tally);
+    for (size_t i = 0; is_done && i < self->n_made; i++) close_debts(&self->courses[self->made[i].course]);
     trim_json(&self->desk.json);
     trim(&self->desk.records);
     self->is_busy = 0;

@@ -32,6 +32,7 @@ typedef struct {
     Text label, label_text; /* its class, and that in JSON */
     Text identity;          /* the decision's, in JSON */
     char identity_text[IDENTITY_TEXT];
+    uint64_t n_requests;    /* so far, this one included */
     size_t sizes[N_ROOMS]; /* bytes of what is grown */
 } Desk;
 

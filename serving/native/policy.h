@@ -73,48 +73,65 @@ static double sum_after_first(const double *values, Py_ssize_t n) {
     return values[0] + sum_pairwise(values + 1, n - 1);
 }
 
-/* What of exploring (float64[k], of the eligible alone) costs at most the allowance against the best: models/policy.py's afford_log.
-   The configuration has no least propensity that so many cannot have. */
-static void afford(const double *values, Py_ssize_t best, Py_ssize_t k, const Exploration *how, double *exploring) {
+/* What of exploring (float64[k], of the eligible alone) costs at most the allowance against the greedy choice: models/policy.py's
+   afford_log. The configuration has no least propensity that so many cannot have. */
+static void afford(const double *values, const double *greedy, Py_ssize_t k, const Exploration *how, double *exploring) {
     double gaps[MAX_CANDIDATES], losses[MAX_CANDIDATES], w = 1.0;
     const double least = how->min_propensity, room = 1.0 - (double)k * least, left = room > 0.0 ? room : 0.0;
     if (how->allowance >= 0.0) {
-        for (Py_ssize_t i = 0; i < k; i++) gaps[i] = values[best] - values[i];
+        for (Py_ssize_t i = 0; i < k; i++) gaps[i] = greedy[i] * values[i];
+        const double worth = sum_after_first(gaps, k);
+        for (Py_ssize_t i = 0; i < k; i++) gaps[i] = worth - values[i];
         for (Py_ssize_t i = 0; i < k; i++) losses[i] = exploring[i] * gaps[i];
         const double remains = how->allowance - least * sum_after_first(gaps, k), loss = left * sum_after_first(losses, k);
         if (!(remains >= 0.0)) { /* the least propensity alone costs more */
-            for (Py_ssize_t i = 0; i < k; i++) exploring[i] = i == best ? 1.0 : 0.0;
+            memcpy(exploring, greedy, (size_t)k * sizeof(double));
             return;
         }
         if (loss > remains) w = remains / loss;
     }
-    for (Py_ssize_t i = 0; i < k; i++) exploring[i] = left * ((1.0 - w) * (i == best ? 1.0 : 0.0) + w * exploring[i]) + least;
+    for (Py_ssize_t i = 0; i < k; i++) exploring[i] = left * ((1.0 - w) * greedy[i] + w * exploring[i]) + least;
 }
 
-/* The same of the eligible alone, as a log is explored. */
-static void explore_within(const Field *field, const double *values, const Exploration *how, double *shares) {
+/* The same of k that are all eligible, in place of their greedy shares, as a log is explored: what SquareCB leaves goes as those say. */
+static void explore_eligible(const Field *field, const double *values, const Exploration *how, int is_priced, double *shares) {
+    double greedy[MAX_CANDIDATES];
+    const Py_ssize_t best = find_best(field, values), k = field->n;
+    if (how->kind == CERTAIN || how->allowance == 0.0) return;
+    memcpy(greedy, shares, (size_t)k * sizeof(double));
+    if (how->kind == SQUARECB) {
+        spread_squarecb(field, values, best, how, shares);
+        if (is_priced) {
+            shares[best] = 1.0 / (double)k;
+            const double rest = 1.0 - sum_after_first(shares, k), left = rest > 0.0 ? rest : 0.0;
+            for (Py_ssize_t i = 0; i < k; i++) shares[i] = shares[i] + left * greedy[i];
+        } else {
+            shares[best] = 1.0 - sum_after_first(shares, k);
+        }
+    }
+    floor_shares(field, how->epsilon, shares);
+    if (how->is_bounded) afford(values, greedy, k, how, shares);
+}
+
+/* The same of the eligible among all; `priced` are the greedy shares where there are prices, else NULL. */
+static void explore_within(const Field *field, const double *values, const Exploration *how, const double *priced, double *shares) {
     double kept[MAX_CANDIDATES], spread[MAX_CANDIDATES];
     Field eligible = {.n = 0, .n_eligible = field->n_eligible};
-    for (Py_ssize_t i = 0; i < field->n; i++)
-        if (field->eligible[i]) kept[eligible.n++] = values[i];
-    memset(eligible.eligible, 1, (size_t)eligible.n);
-    const Py_ssize_t best = find_best(&eligible, kept);
-    be_certain(&eligible, best, spread);
-    if (how->kind != CERTAIN && how->allowance != 0.0) {
-        if (how->kind == SQUARECB) {
-            spread_squarecb(&eligible, kept, best, how, spread);
-            spread[best] = 1.0 - sum_after_first(spread, eligible.n);
-        }
-        floor_shares(&eligible, how->epsilon, spread);
-        afford(kept, best, eligible.n, how, spread);
+    for (Py_ssize_t i = 0; i < field->n; i++) {
+        if (!field->eligible[i]) continue;
+        if (priced) spread[eligible.n] = priced[i];
+        kept[eligible.n++] = values[i];
     }
+    memset(eligible.eligible, 1, (size_t)eligible.n);
+    if (!priced) be_certain(&eligible, find_best(&eligible, kept), spread);
+    explore_eligible(&eligible, kept, how, priced != NULL, spread);
     for (Py_ssize_t i = 0, place = 0; i < field->n; i++) shares[i] = field->eligible[i] ? spread[place++] : 0.0;
 }
 
-/* What a model of these values, which are finite, would do. */
-static void explore(const Field *field, const double *values, const Exploration *how, double *shares) {
-    if (how->is_bounded) {
-        explore_within(field, values, how, shares);
+/* What a model of these values, which are finite, would do; `priced` as in explore_within. */
+static void explore(const Field *field, const double *values, const Exploration *how, const double *priced, double *shares) {
+    if (priced || how->is_bounded) {
+        explore_within(field, values, how, priced, shares);
         return;
     }
     const Py_ssize_t best = find_best(field, values);

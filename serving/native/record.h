@@ -53,8 +53,10 @@ static void put_reason(Output *out, const Desk *desk, const Choice *choice) {
     put_text(out, choice->arm ? ARMS[choice->arm] : course->static_reason);
     if (choice->arm && find_likeliest(choice->shares, field->n) != choice->chosen) {
         PUT(out, ": explored");
+        if (choice->role->tariff.n) PUT(out, ", or drawn between equals within the limits");
     } else if (choice->arm) {
         PUT(out, ": highest expected value");
+        if (choice->role->tariff.n) PUT(out, " within the limits");
         if (course->exploration.is_bounded && field->n_eligible > 1 && is_sure(choice->shares, field->n)) PUT(out, ", not explored");
     }
     PUT(out, "\"");

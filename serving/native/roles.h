@@ -3,8 +3,7 @@
 #ifndef TURNOUT_ROLES_H
 #define TURNOUT_ROLES_H
 
-#include "policy.h"
-#include "spec.h"
+#include "tariff.h"
 
 /* How large a stream's vectors are. */
 typedef struct {
@@ -52,11 +51,13 @@ typedef struct {
     int32_t limit_output; /* the risk of exceeding a limit, -1 for none */
     double log_limit;
     const double *residuals, *levels; /* [n_levels] */
-    Py_ssize_t n_outputs; /* the value and the heads */
+    Py_ssize_t n_told;    /* the value and the heads */
+    Py_ssize_t n_outputs; /* those, and with prices the net values */
     Text *outputs;
     Names *codes;                    /* by category */
     const double *destination_codes; /* [n_destinations, n_categories] */
-    double *predicted;               /* [n_outputs, MAX_CANDIDATES] */
+    double *predicted;               /* [n_outputs, n] of n candidates */
+    Tariff tariff;
     double shares[MAX_CANDIDATES];
 } Role;
 
@@ -68,7 +69,7 @@ static int read_boosters(Boosters *boosters, PyObject *tables) {
 }
 
 /* Whether an output is there beside the value, or none is meant. */
-static int is_output(const Role *role, int32_t output) { return output >= -1 && output < role->n_outputs - 1; }
+static int is_output(const Role *role, int32_t output) { return output >= -1 && output < role->n_told - 1; }
 
 static int read_head(PyObject *kept, const Extent *of, Role *role, Head *head, PyObject *spec) {
     PyObject *pooled, *own;
@@ -167,11 +168,13 @@ static int read_codes(PyObject *kept, const Extent *of, Role *role, PyObject *sp
 }
 
 static int read_role(PyObject *kept, const Extent *of, Role *role, PyObject *spec) {
+    PyObject *tariff = part(kept, spec, "tariff");
     role->n_outputs = -1;
-    if (!(role->score = part(kept, spec, "score")) || read_text(kept, spec, "name", &role->name) < 0
+    if (!tariff || !(role->score = part(kept, spec, "score")) || read_text(kept, spec, "name", &role->name) < 0
         || !(role->outputs = read_texts(kept, spec, "outputs", &role->n_outputs)))
         return -1;
-    if (role->n_outputs < 1) {
+    role->n_told = role->n_outputs - (tariff != Py_None);
+    if (role->n_told < 1) {
         PyErr_SetString(PyExc_ValueError, "outputs must begin with the value");
         return -1;
     }
@@ -179,6 +182,7 @@ static int read_role(PyObject *kept, const Extent *of, Role *role, PyObject *spe
                    && (role->destination_codes
                        = read_doubles(kept, spec, "destination_codes", of->n_destinations * of->n_categories))
                    && read_codes(kept, of, role, spec) == 0
+                   && read_tariff(kept, &role->tariff, tariff, of->n_destinations, of->n_numbers, role->n_told) == 0
                    && (role->score != Py_None || read_arithmetic(kept, of, role, spec) == 0)
                ? 0
                : -1;

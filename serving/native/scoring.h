@@ -34,7 +34,7 @@ static int ask_model(Desk *desk, Role *role) {
         Py_XDECREF(told);
         return -1;
     }
-    const int is_sound = view.len == n * role->n_outputs * (Py_ssize_t)sizeof(double);
+    const int is_sound = view.len == n * role->n_told * (Py_ssize_t)sizeof(double);
     if (is_sound) memcpy(role->predicted, view.buf, (size_t)view.len);
     PyBuffer_Release(&view);
     Py_DECREF(told);
@@ -160,15 +160,46 @@ static int ask_heads(Desk *desk, Role *role) {
     return 1;
 }
 
-static int score_role(Desk *desk, Role *role) {
+/* What each candidate would use of every limited resource; what is not told counts as the most that was seen. */
+static void meter(const Desk *desk, Role *role) {
     const Course *course = desk->asked.course;
+    const Py_ssize_t n = desk->asked.field.n, width = course->n_numbers + course->n_categories;
+    for (Py_ssize_t j = 0; j < role->tariff.n; j++) {
+        const PricedLimit *limit = &role->tariff.limits[j];
+        for (Py_ssize_t i = 0; i < n; i++) {
+            double use = desk->asked.candidates[i].destination == limit->place;
+            if (limit->teller == BY_NUMBER) use = desk->matrix[i * width + limit->place];
+            if (limit->teller == BY_OUTPUT) use = role->predicted[limit->place * n + i];
+            if (isnan(use)) use = limit->most;
+            role->tariff.use[j * MAX_CANDIDATES + i] = use > 0.0 ? use : 0.0;
+        }
+    }
+}
+
+/* Make a model's distribution of what it says of the candidates; 0 where that is not finite. */
+static int spread_role(Desk *desk, Role *role) {
+    const Field *field = &desk->asked.field;
+    const Exploration *how = &desk->asked.course->exploration;
+    double greedy[MAX_CANDIDATES], *values = role->predicted;
+    if (role->tariff.n) {
+        values = role->predicted + role->n_told * field->n;
+        meter(desk, role);
+        net(&role->tariff, role->predicted, field->n, values);
+        for (Py_ssize_t i = 0; i < field->n; i++)
+            if (!isfinite(values[i])) return 0;
+        soften(field, values, role->tariff.temperature, greedy);
+    }
+    explore(field, values, how, role->tariff.n ? greedy : NULL, role->shares);
+    return 1;
+}
+
+static int score_role(Desk *desk, Role *role) {
     encode_categories(desk, role);
     const int told = role->score == Py_None ? ask_heads(desk, role) : ask_model(desk, role);
     if (told != 1) return told;
-    for (Py_ssize_t i = 0; i < desk->asked.field.n * role->n_outputs; i++)
+    for (Py_ssize_t i = 0; i < desk->asked.field.n * role->n_told; i++)
         if (!isfinite(role->predicted[i])) return 0;
-    explore(&desk->asked.field, role->predicted, &course->exploration, role->shares);
-    return 1;
+    return spread_role(desk, role);
 }
 
 #endif

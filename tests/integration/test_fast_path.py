@@ -20,12 +20,15 @@ from features import config, spool
 from features import content as contents
 from features.clock import ReplayClock
 from features.content import Content
+from features.limits import LimitDefinition
 from features.records import Decision, DestinationState, Event, Outcome
 from models import compiling, durations, router
 from models.calibration import Scaling
 from models.card import CARD_FILE, Card, Head, Quantile
+from models.tariff import PricedLimit, PriceList, Tariff
 from serving import course_models, fast_path, held, identity, live
 from serving.answer import Answer
+from serving.debts import Debts
 from serving.handler import Handler
 from serving.live import StateReport
 from serving.memory import of_capacity
@@ -175,12 +178,14 @@ class NoFastPath:
 
 
 def takes(shim: Shim, body: bytes, at: datetime = AT, *, is_bare: bool = False) -> bool:
-    """Tell whether the fast path takes a body, without remembering or logging what it decides."""
+    """Tell whether the fast path takes a body, without remembering, logging or charging what it decides."""
     lines = held.none_yet()
     lines.settle(0, 1 << 30)
     memory = of_capacity(10_000)
-    view = shim.releases.view
-    return shim.fast_path.answer(view, body, at, is_bare=is_bare, memory=memory, held=lines) is not None
+    view, before = shim.releases.view, shim.debts.snapshot()
+    told = shim.fast_path.answer(view, body, at, is_bare=is_bare, memory=memory, held=lines)
+    shim.debts.restore(before)
+    return told is not None
 
 
 @dataclass(repr=False)
@@ -326,7 +331,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
 def test_every_kind_of_head_is_computed_in_c(models: dict[str, Model]) -> None:
     plan = plan_of("epsilon").streams["orders"]
     for name, model in models.items():
-        role = course_models.role_of("champion", model, plan)
+        role = course_models.role_of("champion", model, plan, Debts())
         assert role is not None
         assert role.arithmetic is not None
         assert role.score is None
@@ -334,6 +339,31 @@ def test_every_kind_of_head_is_computed_in_c(models: dict[str, Model]) -> None:
         assert [bool(head.own) for head in heads] == [name == "full" and head.own_share > 0 for head in heads]
     assert [head.is_scaled for head in heads] == [True, False, False, False]
     assert role.arithmetic.limit[0] >= 0
+
+
+SHARE = LimitDefinition(destination="south", share=0.2, pace_events=5)
+FEES = LimitDefinition(resource="fees", per_event=0.4, price="fee", pace_events=20)
+PROMISES = LimitDefinition(resource="promises", per_event=0.3, price="promise", pace_events=7)
+LATENCY = LimitDefinition(resource="latency_ms", per_event=900.0)
+NOTHING = LimitDefinition(destination="Øst", share=0.0)
+
+
+def priced(model: Model, *limits: LimitDefinition, temperature: float) -> Model:
+    """Return the model with prices, some of which are nothing until it is owed, and of which the draw is soft."""
+    listed = PriceList(
+        limits=tuple(
+            PricedLimit(limit=limit, price=0.3 * place / (1.0 + limit.at_most), step=0.2, most=1.5)
+            for place, limit in enumerate(limits)
+        ),
+        temperature=temperature,
+        fitted={},
+    )
+    return replace(model, tariff=Tariff(listed, model.router.card.numbers))
+
+
+def owed(of: Side) -> dict[str, list[float]]:
+    """Return what models owe, those that owe nothing left out."""
+    return {digest: debt.tolist() for digest, debt in of.shim.debts.of("orders").items() if debt.any()}
 
 
 VIEWS: dict[str, Callable[[dict[str, Model]], StreamView]] = {
@@ -349,6 +379,25 @@ VIEWS: dict[str, Callable[[dict[str, Model]], StreamView]] = {
         challenger=m["b"],
         challenger_share=0.3,
         shadow=m["a"],
+        classifier=READ,
+    ),
+    "priced": lambda m: StreamView(
+        mode="on", generation=2, champion=priced(m["a"], SHARE, FEES, temperature=0.4), classifier=READ
+    ),
+    "priced canary": lambda m: StreamView(
+        mode="canary",
+        generation=4,
+        champion=priced(m["full"], LATENCY, SHARE, NOTHING, temperature=0.01),
+        challenger=priced(m["b"], PROMISES, temperature=0.3),
+        challenger_share=0.3,
+        shadow=priced(m["a"], SHARE, temperature=0.2),
+        classifier=READ,
+    ),
+    "priced twice": lambda m: StreamView(
+        mode="on",
+        generation=2,
+        champion=priced(m["a"], SHARE, FEES, temperature=0.4),
+        shadow=priced(m["a"], SHARE, FEES, temperature=0.4),
         classifier=READ,
     ),
     "first": lambda m: StreamView(
@@ -439,12 +488,35 @@ def test_it_takes_what_is_ordinary_and_decides_it_as_the_whole_path(
         n_taken += taken
         told, expected = fast.ask(body), whole.ask(body)
         assert told == expected
+        assert owed(fast) == owed(whole)
         assert taken or expected[0] != 200, body
         reasons.update(decision.reason for decision in told[2] if taken)
     assert n_taken >= 50
+    assert bool(owed(fast)) == view.startswith("priced")
+    if view == "priced":
+        assert any(reason.endswith(" value within the limits") for reason in reasons)
+        assert any(reason.endswith("explored, or drawn between equals within the limits") for reason in reasons)
     if kind == "floor too dear" and view in ("on", "unread"):
         assert any(reason.endswith(", not explored") for reason in reasons)
         assert any(reason.endswith("value") for reason in reasons)
+
+
+@pytest.mark.parametrize("debt", [1e9, 8.0, 1.0, -1.0, -8.0, -1e9])
+@pytest.mark.parametrize("kind", ["none", "squarecb within a budget"])
+def test_whatever_is_owed_a_batch_is_charged_one_after_the_other(
+    kind: str, debt: float, pair: Callable[..., tuple[Side, Side]]
+) -> None:
+    both = pair("priced twice", kind)
+    for each in both:
+        each.shim.debts.set("orders", "a" * 8, np.array([debt, -debt / 3]))
+    fast, whole = both
+    ordinary = [each for each in map(request, range(60)) if takes(fast.shim, msgspec.json.encode(each))]
+    for start in range(0, 45, 15):
+        body = msgspec.json.encode(ordinary[start : start + 15])
+        assert takes(fast.shim, body)
+        assert fast.ask(body) == whole.ask(body)
+        assert owed(fast) == owed(whole)
+    assert np.abs(owed(fast)["a" * 8]).max() < 100.0  # more would move no price
 
 
 def count(side: Side) -> list[str]:
@@ -1022,6 +1094,7 @@ def test_whatever_is_asked_both_paths_say_the_same(
     for each in (fast, whole):  # no example is to depend on another
         each.shim.memory = of_capacity(1_000)
     assert fast.ask(body, headers) == whole.ask(body, headers)
+    assert owed(fast) == owed(whole)
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,23 @@ def test_what_was_not_decided_after_all_is_not_owed() -> None:
     owed.set("orders", "c0ffee", np.array([2.0]))
     owed.set("orders", "other", np.array([3.0]))
     owed.restore(before)
-    assert {digest: debt.tolist() for digest, debt in owed.of("orders").items()} == {"c0ffee": [1.0]}
+    assert {digest: debt.tolist() for digest, debt in owed.of("orders").items()} == {"c0ffee": [1.0], "other": [0.0]}
+
+
+def test_a_debt_lies_where_it_lay_whatever_changes_it(tmp_path: Path) -> None:
+    owed = Debts(tmp_path / "debts.json")
+    owed.set("orders", "c0ffee", np.array([1.0, 2.0]))
+    held, before = owed.held("orders", "c0ffee", 2), owed.snapshot()
+    owed.set("orders", "c0ffee", np.array([3.0, 4.0]))
+    assert held.tolist() == [3.0, 4.0]
+    owed.restore(before)
+    assert held.tolist() == [1.0, 2.0]
+    held[0] = 5.0
+    owed.note()
+    owed.save()
+    again = Debts(tmp_path / "debts.json")
+    assert again.held("orders", "c0ffee", 2).tolist() == [5.0, 2.0]
+    assert again.held("orders", "c0ffee", 3).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_only_the_routers_that_decided_last_are_remembered() -> None:
