@@ -45,7 +45,8 @@ def settings(*, leaves: int, rounds: int, learning_rate: float = 0.05, n_booster
 ONE_EACH = settings(leaves=3, rounds=150)
 POOLED = settings(leaves=15, rounds=150)
 SECOND = (settings(leaves=6, rounds=60, learning_rate=0.08), settings(leaves=12, rounds=100, learning_rate=0.08))
-FIRST = SECOND[:1]  # costs to go are smooth in the few attributes known before paying
+FIRST = SECOND[:1]  # before paying few attributes are known
+TO_GO_EVENTS = 16_000  # costs to go are smooth, and learned for many prices: so many are enough, and one form
 
 
 def score(
@@ -115,10 +116,11 @@ def learn(
         return events.examples(np.full(len(row), destination), row, answered=answered)
 
     def fitted(row: Integers, asked: fit.Examples) -> Floats:
+        row = row if objective.success else row[:TO_GO_EVENTS]
         success, cost = (labels[row], None) if objective.success else (None, labels[row])
         number = np.full(len(row), destination)
         learned = train.examples(number, row, answered=answered, success=success, cost=cost)
-        forms = SECOND if answered else FIRST
+        forms = SECOND if answered and objective.success else FIRST
         values: Floats = np.mean(
             [score(learned, [asked], objective, how, train.destinations)[0] for how in forms], axis=0
         )
