@@ -100,7 +100,8 @@ def _leaf_sums(
     """Yield the sum of ``target`` (float64[n]) in the leaves of each tree, and the weight that it has; ``leaf`` int64[n, n_trees] is where the rows fall."""
     for tree, size in enumerate(n_leaves):
         total = np.bincount(leaf[:, tree], weights=weight * target, minlength=size)
-        yield total, np.bincount(leaf[:, tree], weights=weight, minlength=size)
+        n_rows = np.bincount(leaf[:, tree], weights=weight, minlength=size)
+        yield np.asarray(total, np.float64), np.asarray(n_rows, np.float64)
 
 
 def _leaf_values(

@@ -51,7 +51,7 @@ def count(total: Floats, weight: Floats, tie: float) -> Floats:
     for other in mean:
         difference = mean - other
         size = np.abs(difference) + tie
-        votes += np.nan_to_num(np.divide(difference, size, out=np.zeros(total.shape), where=size > 0.0))
+        votes += np.divide(difference, size, out=np.zeros(total.shape), where=size > 0.0)  # NaN is never above 0
     return votes / (2.0 * max(1, len(total) - 1))
 
 
