@@ -51,6 +51,10 @@ class Events:
         """Return the paid destination that is right most often."""
         return max(self.paid, key=lambda number: float(self.correct[:, number].mean()))
 
+    def unasked(self, held: Sequence[int]) -> list[int]:
+        """Return the paid destinations beside those that have answered."""
+        return [number for number in self.paid if number not in held]
+
     def take(self, rows: Mask | Integers) -> "Events":
         """Return the events of these rows (indices or mask)."""
         return Events(

@@ -2,8 +2,8 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,7 @@ SUCCESS = Objective(success=1.0)
 TO_GO = Objective(success=0.0, cost_usd=1.0, low=-10.0, high=0.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Learned:
+class Learned(NamedTuple):
     """What is predicted of training events by routers that did not see them, and of test events by one that saw all of training."""
 
     train: Floats

@@ -1,4 +1,4 @@
-"""Escalation: a second decision about the same event, with the first answer among what is known; numpy only.
+"""Escalation: further decisions about the same event, with the answers so far among what is known; numpy only.
 
 An event with attributes ``s`` is sent to destination ``a``, which answers ``y``. Then either that answer is kept, or another
 destination is asked; what was paid for once costs nothing again. With a price ``l >= 0`` on each unit of use ``u``, fitted
@@ -8,9 +8,10 @@ backwards:
     ``Q(a | s) = E[W(s, a, y) | s] - l u_a``, what the first decision maximises.
 
 ``q`` is a router whose features hold the first answer; ``E[W | s]`` is learned by a second one as a *cost to go*,
-``highest - W``, since a router's cost head takes any finite number. One price for both stages is the Lagrangian of
-`models.budget`: along prices it traces the best mean values at each mean use. ``W`` is convex in ``l``, so that between two
-prices for which it was learned, the chord bounds it from above.
+``highest - W``, since a router's cost head takes any finite number. Where a third may be asked, what asking on is worth is
+such an expectation as well. One price for all stages is the Lagrangian of `models.budget`: along prices it traces the best
+mean values at each mean use. ``W`` is convex in ``l``, so that between two prices for which it was learned, the chord bounds
+it from above.
 
 Misleads when ``q`` predicts rows it was trained on: the maximum picks the errors of predictions, and an event looks better
 than it is, so predict out of fold; when the first answer was not logged for the destinations one wants to ask first; and
@@ -98,7 +99,7 @@ def interpolate(price: float, prices: Floats, to_go: Floats) -> Floats:
 def follow(first: Step, seconds: Sequence[Step]) -> Step:
     """Return each event's whole way: the second decision that follows the first one, and the use of both.
 
-    ``seconds[a]`` holds what would be decided about every event, were ``a`` its first destination. The value is the
+    ``seconds[a]`` holds what would be decided about every event, were ``a`` its first destination; it may be a way itself. The value is the
     second step's less what the first would have added to it: what is left to know once the first answer is there.
     """
     rows = np.arange(len(first.chosen))

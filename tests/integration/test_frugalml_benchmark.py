@@ -67,7 +67,7 @@ def test_a_budget_is_spent_where_the_free_model_doubts_and_a_second_call_where_t
     assert said["fixbase"]["TOY"]["4"] == pytest.approx(0.60533)
     # Nobody who asks once knows where the cheap one is wrong. Asking it first, and the expert only where it and the free
     # model doubt, is right in more than .9 for less than 2 USD.
-    assert of_set["policies"] == ["two calls"] * 2
+    assert of_set["policies"] == ["escalation"] * 2
     assert of_set["saving_at_best_single"] > max(0.65, of_set["saving_one_call"] + 0.2)
     assert said["mean_saving"] == of_set["saving_at_best_single"]
     deployed = of_set["deployed"]
