@@ -111,7 +111,9 @@ class Training(Part, frozen=True, kw_only=True):
     of the log are used for that, in ``contest_folds`` folds; 0 takes the first form. ``latency_quantiles`` are predicted
     beside the mean where outcomes carry latencies. ``shared_min_events`` is about the least that a leaf of ``shared`` holds,
     and its means are shrunk towards the destination's by ``shared_prior`` outcomes: the noisier single outcomes are, the more
-    of both (0/1 successes ask for 10 to 40 events).
+    of both (0/1 successes ask for 10 to 40 events). ``shared_leaves``: ``means`` are what happened in a leaf; ``votes`` say only
+    in which order the destinations' means lie there, scaled to the outcomes, so that no rare and expensive event outweighs
+    the others: for choices among destinations that take turns, at the price of a coarser estimate.
 
     ``n_boosters`` are fitted per head (of ``shared``, of each kind of tree) on different seeds and averaged.
     ``latency_offset`` names the number feature that carries the latency a candidate promises, in minutes: the latency head then learns what comes on top of it.
@@ -140,6 +142,7 @@ class Training(Part, frozen=True, kw_only=True):
     min_own_outcomes: PositiveInt = 200
     shared_min_events: Annotated[float, Meta(ge=1.0)] = 2.0
     shared_prior: Annotated[float, Meta(gt=0.0)] = 0.1
+    shared_leaves: Literal["means", "votes"] = "means"
     latency_quantiles: tuple[Annotated[float, Meta(gt=0.0, lt=1.0)], ...] = (0.5, 0.9)
     latency_offset: str | None = None
     seed: int = 0

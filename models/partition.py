@@ -11,7 +11,7 @@ and may split on anything but the destination; a leaf then holds, per destinatio
 
 The mean over trees is an average over neighbours, the neighbourhood learned from all destinations: much less variance than
 boosting on a thousand events, and no more than the forest knows on a hundred thousand. How many events a leaf holds at least, and the prior, are settings:
-``shared_min_events``, ``shared_prior``. Each destination's forest is written as LightGBM text of its own, so that nothing is new where it is served. Misleads where destinations have nothing in common.
+``shared_min_events``, ``shared_prior``; with ``shared_leaves: votes`` the means are only compared with each other (see `models.votes`). Each destination's forest is written as LightGBM text of its own, so that nothing is new where it is served. Misleads where destinations have nothing in common.
 Sources: Breiman, "Random forests", 2001; Geurts, Ernst and Wehenkel, "Extremely randomized trees", 2006; Joly, Geurts and
 Wehenkel, "Random forests with random projections of the output space", 2014.
 """
@@ -24,6 +24,8 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
+from features.choices import Training
+from models import votes
 from models.boosting import Fitted, Trainer
 from models.encoding import EncodedRows
 
@@ -73,10 +75,12 @@ def grow(
         forest = trainer.fit_projections(labels, weight, rows, parameters, seed=seed)
         text = forest.model_to_string()
         n_leaves = [int(line.partition("=")[2]) for line in text.splitlines() if line.startswith("num_leaves=")]
+        leaves = {}
         for code, own in rows_of.items():
             leaf = np.asarray(forest.predict(matrix.take(own), pred_leaf=True), np.int64).reshape(len(own), -1)
-            shrunk = _leaf_means(n_leaves, leaf, target[own], weight[own], means[code], trainer.settings.shared_prior)
-            forests[code].append(_with_leaves(text, shrunk))
+            leaves[code] = list(_leaf_sums(n_leaves, leaf, target[own], weight[own]))
+        for code, values in _leaf_values(leaves, means, trainer.settings, float(centred[rows].std())).items():
+            forests[code].append(_with_leaves(text, values))
     return dict(forests)
 
 
@@ -90,21 +94,36 @@ def _projections(centred: Floats, rows_of: Mapping[int, Integers], seed: int) ->
         yield label
 
 
-def _leaf_means(
-    n_leaves: Sequence[int], leaf: Integers, target: Floats, weight: Floats, mean: float, prior: float
-) -> Iterator[Floats]:
-    """Yield the shrunken means of ``target`` (float64[n]) in the leaves of each tree; ``leaf`` int64[n, n_trees] is where the rows fall."""
+def _leaf_sums(
+    n_leaves: Sequence[int], leaf: Integers, target: Floats, weight: Floats
+) -> Iterator[tuple[Floats, Floats]]:
+    """Yield the sum of ``target`` (float64[n]) in the leaves of each tree, and the weight that it has; ``leaf`` int64[n, n_trees] is where the rows fall."""
     for tree, size in enumerate(n_leaves):
         total = np.bincount(leaf[:, tree], weights=weight * target, minlength=size)
         n_rows = np.bincount(leaf[:, tree], weights=weight, minlength=size)
-        yield (total + prior * mean) / (n_rows + prior)
+        yield np.asarray(total, np.float64), np.asarray(n_rows, np.float64)
 
 
-def _with_leaves(text: str, means: Iterable[Floats]) -> lightgbm.Booster:
-    """Return a copy of the forest whose leaves hold ``means``, over the number of trees: a booster adds its trees up."""
+def _leaf_values(
+    sums: Mapping[int, Sequence[tuple[Floats, Floats]]], means: Mapping[int, float], settings: Training, spread: float
+) -> dict[int, list[Floats]]:
+    """Return, by destination code, the values of the leaves of each tree; ``spread`` is the standard deviation of what is learned."""
+    prior = settings.shared_prior
+    shrunk = {
+        code: [(total + prior * means[code]) / (n_rows + prior) for total, n_rows in trees]
+        for code, trees in sums.items()
+    }
+    if settings.shared_leaves == "means":
+        return shrunk
+    voted = votes.cast(list(sums.values()), list(shrunk.values()), votes.TIE * spread)
+    return dict(zip(shrunk, voted, strict=True))
+
+
+def _with_leaves(text: str, leaves: Iterable[Floats]) -> lightgbm.Booster:
+    """Return a copy of the forest whose leaves hold ``leaves``, over the number of trees: a booster adds its trees up."""
     copy = lightgbm.Booster(model_str=text)
     n_trees = copy.num_trees()
-    for tree, values in enumerate(means):
+    for tree, values in enumerate(leaves):
         for number, value in enumerate((values / n_trees).tolist()):
             copy.set_leaf_output(tree, number, value)
     return copy

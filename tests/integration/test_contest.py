@@ -145,6 +145,23 @@ def test_leaves_of_shared_trees_hold_as_many_events_and_shrink_as_far_as_asked(
     assert (spread < 1e-3).all() if prior > 1 else (spread > 0.3).all()
 
 
+def test_votes_change_what_leaves_hold_and_no_tree(tmp_path: Path) -> None:
+    log = log_of(300, probes=True)
+    told: dict[str, list[str]] = {}
+    for leaves in ("means", "votes"):
+        settings = msgspec.structs.replace(
+            SETTINGS, forms=("shared",), contest_decisions=0, min_own_outcomes=50, shared_leaves=leaves
+        )
+        (folder := tmp_path / leaves).mkdir()
+        made = fit.learn(log, FEATURES, folder, subject(settings))
+        told[leaves] = (folder / made.card.heads["success_probability"].own[SHOPS[0]][0]).read_text().splitlines()
+        said = made.score_log(log.numbers, log.categories).value.reshape(-1, len(SHOPS))
+        truth = np.column_stack([log.numbers[::3, 0], log.numbers[::3, 1], -log.numbers[::3, 0]])
+        assert (said.argmax(axis=1) == truth.argmax(axis=1)).mean() > 0.7
+    changed = {one.partition("=")[0] for one, other in zip(*told.values(), strict=True) if one != other}
+    assert changed - {"tree_sizes"} == {"leaf_value"}
+
+
 def test_the_value_of_a_form_holds_the_truth() -> None:
     """The oracle earns E[max], about .86 here; a router close to it must not be said to earn more."""
     choice = contest.hold(log_of(3_000), FEATURES, SUCCESS, SETTINGS)
