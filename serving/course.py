@@ -33,6 +33,8 @@ MAX_DESTINATIONS: Final = 128  # and candidates: with more, numpy adds a distrib
 SPACES: Final = ("event", "candidate", "destination", "state", "measure", "time", "content", "expression")
 EXPLORING: Final = ("none", "epsilon", "squarecb")
 
+_STATE: Final = (*STATE, "healthy")
+
 Column = tuple[int, bytes]  # the space, and the name in it or where a space numbers its cells that number
 Instants = list[tuple[str, str]]  # (zone, name) of everything that is read of the time, in the order C is told of it
 _encode = msgspec.json.encode
@@ -182,11 +184,11 @@ def _columns(plan: StreamPlan, columns: Sequence[tuple[str, str]], instants: Ins
 
 
 def _column(plan: StreamPlan, space: str, name: str, instants: Instants) -> Column:
-    if space not in SPACES or (space == "state" and name not in STATE):
+    if space not in SPACES or (space == "state" and name not in _STATE):
         raise _NotOrdinaryError
     where = name
     if space == "state":
-        where = str(STATE.index(name))
+        where = str(_STATE.index(name))
     if space == "time":
         instant = (plan.features.zone.key, name)
         if instant not in instants:

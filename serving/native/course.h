@@ -14,6 +14,7 @@ enum { RULES, LIVE, CONTENT, N_CHANGING };
 typedef enum { OF_EVENT, OF_CANDIDATE, OF_DESTINATION, OF_STATE, OF_MEASURE, OF_TIME, OF_CONTENT, OF_COMPUTED } Space;
 
 #define N_STATE 5 /* numbers of a destination's state, as live.STATE orders them */
+#define HEALTH N_STATE /* read as a number, it has the slot after them */
 #define N_LIVE (3 + N_STATE) /* of a live state: whether there is one, when it was observed, health, and the numbers */
 
 typedef struct {
@@ -72,7 +73,7 @@ static Column *read_columns(Course *course, PyObject *spec, const char *name, Py
         if (space == OF_CANDIDATE) columns[i].slot = add_name(&course->candidate, text, course->n_candidate);
         if (space == OF_MEASURE) columns[i].slot = add_name(&course->measures, text, course->n_measures);
         if (space == OF_STATE || space == OF_TIME || space == OF_CONTENT) columns[i].slot = atoi(text.at); /* bytes end in a zero */
-        if (space < OF_EVENT || space > OF_COMPUTED || columns[i].slot < 0 || (space == OF_STATE && columns[i].slot >= N_STATE)) {
+        if (space < OF_EVENT || space > OF_COMPUTED || columns[i].slot < 0 || (space == OF_STATE && columns[i].slot > HEALTH)) {
             PyErr_Format(PyExc_ValueError, "%s: column %zd is of no space", name, i);
             return NULL;
         }

@@ -75,6 +75,11 @@ static int find_cell(const Desk *desk, const Column *column, Py_ssize_t place, P
     case OF_CANDIDATE:
         return read_cell(&desk->json, asked->candidate_tokens[place * course->n_candidate + column->slot], cell);
     case OF_STATE:
+        if (column->slot == HEALTH) {
+            const int is_known = candidate->is_told || candidate->live;
+            *cell = !is_known ? (Cell){NAN, {"null", 4}} : candidate->is_healthy ? (Cell){1.0, {"1.0", 3}} : (Cell){0.0, {"0.0", 3}};
+            return 1;
+        }
         if (!candidate->live) return read_cell(&desk->json, candidate->state[column->slot], cell);
         *cell = (Cell){candidate->live[N_LIVE - N_STATE + column->slot], MISSING};
         return 1;
