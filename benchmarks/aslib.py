@@ -50,6 +50,7 @@ SETTINGS = Training(
     min_leaf=20,
     max_bin=63,
     forms=("shared",),
+    shared_leaves="votes",
     min_own_outcomes=20,
     latency_quantiles=(),
     seed=SEED,
