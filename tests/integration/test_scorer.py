@@ -21,7 +21,7 @@ from models.logits import Linear, Neural, add_rows
 from models.scorer import CompiledScorer, NumpyScorer, Parts, Scored
 from models.text_encoder import Encoder
 from models.text_terms import Attributes, Cut, Vocabulary, fit_vocabulary, number_edges
-from tests.unit.test_content import WORDS
+from tests.integration.test_content import WORDS
 
 TEXTS = ("pay the bill", "pay my bill now", "book a table", "book my table", "the table", "a bill, the bill", "x-y")
 ATTRIBUTES: tuple[Attributes, ...] = (
