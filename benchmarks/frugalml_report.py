@@ -81,7 +81,9 @@ def deployed(runs: Sequence[Run], what: str) -> tuple[float, float, float]:
 
 def start_table(seeds: Sequence[int]) -> Table:
     """Return the empty table."""
-    title = f"Budgets with one paid call, savings with up to two; seeds {', '.join(map(str, seeds))}, halves at random"
+    title = (
+        f"Budgets with one paid call, savings with up to three; seeds {', '.join(map(str, seeds))}, halves at random"
+    )
     return Table(*HEADINGS, title=title, caption=versions())
 
 

@@ -14,7 +14,6 @@ from models import durations
 from models.card import HeadName
 from models.engine import Engine, Tables
 from models.router import Router
-from models.tariff import Tariff
 from serving.debts import Debts
 from serving.plan import StreamPlan
 from serving.view import Model, ModelRole
@@ -109,11 +108,7 @@ def role_of(name: ModelRole, model: Model, plan: StreamPlan, debts: Debts) -> Ro
     ]
     arithmetic = arithmetic_of(router) if type(router) is Router else None  # any other scores in a way of its own
     outputs = ("value", *router.card.outputs)
-    tariff = (
-        None
-        if model.tariff is None
-        else _priced(model.tariff, outputs, plan, debts.held(plan.name, model.digest, len(model.tariff.at_most)))
-    )
+    tariff = _priced(model, outputs, plan, debts)
     return Role(
         name=name.encode(),
         outputs=tuple(map(msgspec.json.encode, (*outputs, "net_value") if tariff else outputs)),
@@ -125,14 +120,17 @@ def role_of(name: ModelRole, model: Model, plan: StreamPlan, debts: Debts) -> Ro
     )
 
 
-def _priced(tariff: Tariff, outputs: Sequence[str], plan: StreamPlan, debt: Floats) -> PricedTariff:
-    """Return the prices as C reads them.
+def _priced(model: Model, outputs: Sequence[str], plan: StreamPlan, debts: Debts) -> PricedTariff | None:
+    """Return a model's prices as C reads them, None where it has none.
 
     Raises
     ------
     ValueError
         If a limit reads what the stream or the router has not.
     """
+    tariff = model.tariff
+    if tariff is None:
+        return None
     places = (plan.stream.destinations, tariff.numbers, outputs)
     limits, prices = tariff.meter.limits, tariff.prices
     told = [(limit.destination, limit.price, limit.head) for limit in limits]
@@ -149,7 +147,7 @@ def _priced(tariff: Tariff, outputs: Sequence[str], plan: StreamPlan, debt: Floa
     return PricedTariff(
         limits=tuple(zip(by, at, *(each.tolist() for each in numbers), strict=True)),
         temperature=prices.temperature,
-        debt=debt,
+        debt=debts.held(plan.name, model.digest, len(limits)),
     )
 
 

@@ -75,7 +75,7 @@ class Debts:
         """Return to a `snapshot`: what came after it was not decided after all."""
         for stream, debts in self._by_stream.items():
             then = snapshot.get(stream, {})
-            for digest, debt in list(debts.items()):
+            for digest, debt in debts.items():
                 if digest not in then:
                     debt[:] = 0.0  # whoever holds it goes on with it
                 elif then[digest].shape == debt.shape:

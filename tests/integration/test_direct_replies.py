@@ -318,29 +318,25 @@ def test_an_override_and_a_drain_are_seen_by_the_next_request(tmp_path: Path) ->
     at_desk(tmp_path, act)
 
 
-def test_one_who_hangs_up_having_asked_is_answered_first(tmp_path: Path) -> None:
+def hang_up(caller: Caller, _: Desk) -> None:
+    assert caller.protocol.eof_received(), "an answer is due"
+
+
+def drain(caller: Caller, desk: Desk) -> None:
+    desk.handler.draining = True
+    caller.protocol.drain()
+
+
+@pytest.mark.parametrize("end", [hang_up, drain])
+def test_one_who_has_asked_is_answered_before_the_connection_ends(
+    end: Callable[[Caller, Desk], None], tmp_path: Path
+) -> None:
     async def act(desk: Desk) -> None:
         caller, _ = desk.connect(), desk.connect()
         caller.send(request(0))
         await turns()
         caller.send(request(1))
-        assert caller.protocol.eof_received(), "an answer is due"
-        assert not caller.wire.closed
-        await turns()
-        assert [status for status, _, _ in caller.replies()] == [200, 200]
-        assert caller.wire.closed
-
-    at_desk(tmp_path, act)
-
-
-def test_one_who_has_asked_when_the_server_drains_is_answered_and_then_cut(tmp_path: Path) -> None:
-    async def act(desk: Desk) -> None:
-        caller, _ = desk.connect(), desk.connect()
-        caller.send(request(0))
-        await turns()
-        caller.send(request(1))
-        desk.handler.draining = True
-        caller.protocol.drain()
+        end(caller, desk)
         assert not caller.wire.closed
         await turns()
         assert [status for status, _, _ in caller.replies()] == [200, 200]
