@@ -111,7 +111,10 @@ static int read_orders(Course *course, PyObject *spec) {
 /* Have a role owe together with an earlier one of the same model. */
 static void join_debts(Course *course, Tariff *tariff) {
     for (int r = 0; tariff->n && &course->roles[r].tariff != tariff; r++)
-        if (course->roles[r].tariff.debt == tariff->debt) tariff->owed = course->roles[r].tariff.owed;
+        if (course->roles[r].tariff.debt == tariff->debt) {
+            tariff->owed = course->roles[r].tariff.owed;
+            tariff->opened = course->roles[r].tariff.opened;
+        }
 }
 
 static int read_roles(Course *course, PyObject *spec) {

@@ -25,7 +25,8 @@ typedef struct {
     PricedLimit *limits;
     double temperature;
     double *debt;   /* [n], Python's, changed when a request is kept */
-    double *owed;   /* [n], the same while a request is decided; shared by all roles of one model */
+    double *owed;   /* [n], the same while a request is decided; shared by all roles of one model, as the next is */
+    double *opened; /* [n], what was owed when it began */
     double *use;    /* [n, MAX_CANDIDATES] */
 } Tariff;
 
@@ -67,6 +68,7 @@ static int read_tariff(PyObject *kept, Tariff *tariff, PyObject *spec, Py_ssize_
     if (tariff->n < 0) return -1;
     return (tariff->limits = allot(kept, tariff->n, sizeof(PricedLimit)))
                    && (tariff->owed = allot(kept, tariff->n, sizeof(double)))
+                   && (tariff->opened = allot(kept, tariff->n, sizeof(double)))
                    && (tariff->use = allot(kept, tariff->n * MAX_CANDIDATES, sizeof(double)))
                    && read_float(kept, spec, "temperature", &tariff->temperature) == 0
                    && read_limits(tariff, limits, n_destinations, n_numbers, n_told) == 0 && read_debt(kept, tariff, spec) == 0
@@ -102,25 +104,30 @@ static void soften(const Field *field, const double *values, double temperature,
     for (Py_ssize_t i = 0, place = 0; i < field->n; i++) shares[i] = field->eligible[i] ? weights[place++] / sum : 0.0;
 }
 
+static double bounded(const PricedLimit *limit, double owed) {
+    return owed < -limit->bound ? -limit->bound : owed > limit->bound ? limit->bound : owed;
+}
+
 /* Charge what the chosen candidate uses. */
 static void charge(Tariff *tariff, Py_ssize_t chosen) {
     for (Py_ssize_t j = 0; j < tariff->n; j++) {
         const PricedLimit *limit = &tariff->limits[j];
-        double owed = tariff->owed[j] + tariff->use[j * MAX_CANDIDATES + chosen] - limit->at_most;
-        if (owed < -limit->bound) owed = -limit->bound;
-        if (owed > limit->bound) owed = limit->bound;
-        tariff->owed[j] = owed;
+        tariff->owed[j] = bounded(limit, tariff->owed[j] + tariff->use[j * MAX_CANDIDATES + chosen] - limit->at_most);
     }
 }
 
 /* Begin with the debt as Python has it. */
 static void open_debt(Tariff *tariff) {
-    if (tariff->n) memcpy(tariff->owed, tariff->debt, (size_t)tariff->n * sizeof(double));
+    for (Py_ssize_t j = 0; j < tariff->n; j++) tariff->owed[j] = tariff->opened[j] = tariff->debt[j];
 }
 
-/* Let what was charged be owed. */
+/* Let what was charged be owed, on top of what Python charged meanwhile: a model may have led to a decision of the whole path.
+   A second time changes nothing. */
 static void close_debt(Tariff *tariff) {
-    if (tariff->n) memcpy(tariff->debt, tariff->owed, (size_t)tariff->n * sizeof(double));
+    for (Py_ssize_t j = 0; j < tariff->n; j++) {
+        const double meanwhile = tariff->debt[j] - tariff->opened[j];
+        tariff->debt[j] = tariff->opened[j] = tariff->owed[j] = bounded(&tariff->limits[j], tariff->owed[j] + meanwhile);
+    }
 }
 
 #endif

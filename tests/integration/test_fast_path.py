@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 
 from features import config, spool
 from features import content as contents
@@ -859,6 +860,36 @@ def test_a_model_that_leads_back_into_the_shim_changes_nothing_of_what_is_under_
         told = fast.ask(body)
         assert curious.side is None
         assert told == whole.ask(body)
+
+
+def test_what_is_decided_while_a_model_is_asked_is_owed_as_well(tmp_path: Path, models: dict[str, Model]) -> None:
+    inner, outer = (msgspec.json.encode([request(number) for number in numbers]) for numbers in ((31,), (1, 2)))
+
+    class Curious(router.Router):
+        side: Side | None = None
+
+        def score_matrix(self, matrix: Any) -> router.Scores:
+            asker, self.side = self.side, None  # once
+            if asker is not None:
+                asker.ask(inner)
+            return super().score_matrix(matrix)
+
+    loaded = models["full"].router
+    assert isinstance(loaded, router.Router)
+    curious = Curious(loaded.card, loaded.boosters)
+    model = priced(Model("curious", curious), SHARE, FEES, temperature=0.4)
+    view = StreamView(mode="on", generation=1, champion=model)
+
+    def owes(name: str, body: bytes, *, is_asked_meanwhile: bool = False) -> Any:
+        asked = side(tmp_path / name, plan_of("epsilon"), view, is_fast=True)
+        curious.side = asked if is_asked_meanwhile else None
+        asked.ask(body)
+        assert curious.side is None
+        return asked.shim.debts.of("orders")["curious"]
+
+    assert takes(side(tmp_path / "fast", plan_of("epsilon"), view, is_fast=True).shim, outer)
+    both = owes("both", outer, is_asked_meanwhile=True)
+    assert_allclose(both, owes("inner", inner) + owes("outer", outer), atol=1e-12)
 
 
 def test_replies_are_those_to_each_of_what_was_sent_also_where_a_model_leads_back(
