@@ -51,6 +51,7 @@ SETTINGS = Training(
     max_bin=63,
     forms=("shared",),
     shared_leaves="votes",
+    shared_pair_trees=240,
     min_own_outcomes=20,
     latency_quantiles=(),
     seed=SEED,
@@ -83,7 +84,7 @@ class Fold:
 def choose_router(fold: Fold) -> Integers:
     """Return the solver of each test instance by the router, fitted on every run of the training instances."""
     row, solver = aslib_scenarios.every_run(len(fold.train), fold.n_solvers)
-    return route(fold, fold.scenario.examples(fold.numbers, fold.train[row], solver))
+    return route(fold, fold.scenario.examples(fold.numbers, fold.train[row], solver, event=row))
 
 
 def choose_bandit(fold: Fold) -> Integers:

@@ -53,10 +53,12 @@ class Scenario:
         """Which instances some solver solved, bool[n]: the others say nothing of a choice."""
         return np.asarray(self.solved.any(axis=1))
 
-    def examples(self, numbers: Floats, row: Integers, solver: Integers, propensity: float = 1.0) -> Examples:
+    def examples(
+        self, numbers: Floats, row: Integers, solver: Integers, propensity: float = 1.0, event: Integers | None = None
+    ) -> Examples:
         """Return the runs of ``solver`` on the instances ``row`` as a router's examples; ``numbers`` float64[n, m] are read.
 
-        A run that was stopped took the cutoff, at the least.
+        A run that was stopped took the cutoff, at the least. Runs are of one ``event`` where they were made for one decision.
         """
         solved = self.solved[row, solver]
         return Examples(
@@ -70,6 +72,7 @@ class Scenario:
             propensity=np.full(len(row), propensity),
             timed_out=~solved,
             destination_column="destination",
+            event=event,
         )
 
 

@@ -113,7 +113,9 @@ class Training(Part, frozen=True, kw_only=True):
     and its means are shrunk towards the destination's by ``shared_prior`` outcomes: the noisier single outcomes are, the more
     of both (0/1 successes ask for 10 to 40 events). ``shared_leaves``: ``means`` are what happened in a leaf; ``votes`` say only
     in which order the destinations' means lie there, scaled to the outcomes, so that no rare and expensive event outweighs
-    the others: for choices among destinations that take turns, at the price of a coarser estimate.
+    the others: for choices among destinations that take turns, at the price of a coarser estimate. ``shared_pair_trees``: about as
+    many trees of each destination's forest say whether it or another one takes less time, or costs less, learned from events
+    of which outcomes at both are known (probes); 0 for none.
 
     ``n_boosters`` are fitted per head (of ``shared``, of each kind of tree) on different seeds and averaged.
     ``latency_offset`` names the number feature that carries the latency a candidate promises, in minutes: the latency head then learns what comes on top of it.
@@ -143,6 +145,7 @@ class Training(Part, frozen=True, kw_only=True):
     shared_min_events: Annotated[float, Meta(ge=1.0)] = 2.0
     shared_prior: Annotated[float, Meta(gt=0.0)] = 0.1
     shared_leaves: Literal["means", "votes"] = "means"
+    shared_pair_trees: Annotated[int, Meta(ge=0)] = 0
     latency_quantiles: tuple[Annotated[float, Meta(gt=0.0, lt=1.0)], ...] = (0.5, 0.9)
     latency_offset: str | None = None
     seed: int = 0

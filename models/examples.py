@@ -34,7 +34,8 @@ class Examples:
     ``numbers`` float64[n, n_numbers] in the order of ``number_names``, ``categories`` one column per name in
     ``category_names``; with ``rows`` (int64[n]) they are a longer table, of which these rows are meant; ``success`` 0/1, ``latency_ms`` and ``cost_usd`` float64[n], NaN where an outcome does not
     say; ``propensity`` float64[n] of being revealed, NaN where nobody logged it; ``timed_out`` bool[n]: the latency is
-    a lower bound. ``destination_column`` names the category that is the destination, if one is.
+    a lower bound. ``destination_column`` names the category that is the destination, if one is. Rows of one ``event``
+    (int64[n]) are outcomes of the same event; None where that is not known.
     """
 
     number_names: tuple[str, ...]
@@ -48,6 +49,7 @@ class Examples:
     timed_out: Mask | None = None
     destination_column: str | None = None
     rows: Integers | None = None
+    event: Integers | None = None
 
     @classmethod
     def of(cls, log: DecisionLog, features: FeatureDefinitions, kept: Mask | None = None) -> Self:
@@ -70,6 +72,7 @@ class Examples:
             propensity=revealed.probability,
             timed_out=revealed.timed_out,
             destination_column=destination_column(features),
+            event=log.decision[revealed.row],
         )
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import lightgbm
 import msgspec
 import numpy as np
+import sklearn
 from numpy.typing import NDArray
 
 from features.choices import Training
@@ -121,6 +122,7 @@ def _fit(examples: Examples, folder: Path, subject: Subject, choice: Choice | No
             **subject.trained,
             "n_examples": len(examples),
             "lightgbm": lightgbm.__version__,
+            **({"scikit-learn": sklearn.__version__} if settings.shared_pair_trees else {}),
             "seed": settings.seed,
         },
         destination_column=examples.destination_column,

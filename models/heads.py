@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 MAX_CATEGORIES = 1_000  # per column: the most frequent are kept, the rest read as missing, so that memory stays bounded
+AMOUNTS: tuple[HeadName, ...] = ("latency_ms", "cost_usd")  # of which a difference says which destination did better
 _IMPUTATIONS = 3  # of timeouts: each starts from a better guess of how long they would have taken
 
 
@@ -49,6 +50,7 @@ class Material:
     censored: NDArray[np.bool_]
     labels: dict[HeadName, Floats]
     settings: Training
+    event: Integers | None = None
 
     @classmethod
     def of(cls, given: Examples, objective: Objective, settings: Training, limited: Collection[str] = ()) -> Self:
@@ -71,6 +73,7 @@ class Material:
             censored=given.censored,
             labels=labels,
             settings=settings,
+            event=given.event,
         )
 
     @property
@@ -140,8 +143,10 @@ class HeadFit:
         seen = boosting.rows_by_destination(material.destination, self.known, settings.min_own_outcomes)
         if len(seen) < 2:  # noqa: PLR2004 - there is nothing to share
             return {}
-        column = material.destination_place
-        return partition.grow(self.target, material.weight, seen, material.matrix, material.trainer, column)
+        event = material.event if self.name in AMOUNTS else None
+        return partition.grow(
+            self.target, material.weight, seen, material.matrix, material.trainer, material.destination_place, event
+        )
 
 
 def category_order(column: CategoryColumn, rows: Integers | None = None) -> tuple[str, ...]:

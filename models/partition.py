@@ -11,7 +11,10 @@ and may split on anything but the destination; a leaf then holds, per destinatio
 
 The mean over trees is an average over neighbours, the neighbourhood learned from all destinations: much less variance than
 boosting on a thousand events, and no more than the forest knows on a hundred thousand. How many events a leaf holds at least, and the prior, are settings:
-``shared_min_events``, ``shared_prior``; with ``shared_leaves: votes`` the means are only compared with each other (see `models.votes`). Each destination's forest is written as LightGBM text of its own, so that nothing is new where it is served. Misleads where destinations have nothing in common.
+``shared_min_events``, ``shared_prior``; with ``shared_leaves: votes`` the means are only compared with each other (see
+`models.votes`). Where events have outcomes at several destinations, ``shared_pair_trees`` adds trees of pairs, which tell
+half of how far a destination lies from the mean of all (see `models.pairwise`). Each destination's forest is written as
+LightGBM text of its own, so that nothing is new where it is served. Misleads where destinations have nothing in common.
 Sources: Breiman, "Random forests", 2001; Geurts, Ernst and Wehenkel, "Extremely randomized trees", 2006; Joly, Geurts and
 Wehenkel, "Random forests with random projections of the output space", 2014.
 """
@@ -25,9 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.choices import Training
-from models import votes
+from models import pairwise, tree_text, votes
 from models.boosting import Fitted, Trainer
 from models.encoding import EncodedRows
+from models.tree_text import Grown
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -54,22 +58,28 @@ def grow(
     matrix: EncodedRows,
     trainer: Trainer,
     destination_column: int,
+    event: Integers | None = None,
 ) -> dict[int, Fitted]:
     """Return, by destination code, the forest that predicts ``target`` (float64[n]) there: ``n_boosters`` of each kind, to be averaged.
 
     ``rows_of`` gives the rows of ``matrix`` at each destination: those that are learned from.
-    ``destination_column`` is the one that no tree may split on.
+    ``destination_column`` is the one that no tree may split on. Rows of the same ``event`` (int64[n]) are outcomes of one
+    event; without it nothing is learned of pairs.
     """
+    settings = trainer.settings
+    outcomes = None
+    if event is not None and settings.shared_pair_trees:
+        outcomes = pairwise.Outcomes.of(event, target, weight, rows_of, matrix)
     rows = np.sort(np.concatenate(list(rows_of.values())))
     means = {code: float(np.average(target[own], weights=weight[own])) for code, own in rows_of.items()}
     centred = np.zeros(len(target))
     for code, own in rows_of.items():
         centred[own] = target[own] - means[code]
     contributions = [float(column != destination_column) for column in range(matrix.n_features)]
-    least = max(1, round(trainer.settings.shared_min_events * len(rows_of)))
+    least = max(1, round(settings.shared_min_events * len(rows_of)))
     forests: dict[int, list[lightgbm.Booster]] = {code: [] for code in rows_of}
-    for number, kind in product(range(trainer.settings.n_boosters), KINDS):
-        seed = trainer.settings.seed + number
+    for number, (place, kind) in product(range(settings.n_boosters), enumerate(KINDS)):
+        seed = settings.seed + number
         parameters = {**PARAMETERS, **kind, "min_data_in_leaf": least, "feature_contri": contributions}
         labels = _projections(centred, rows_of, seed)
         forest = trainer.fit_projections(labels, weight, rows, parameters, seed=seed)
@@ -79,8 +89,10 @@ def grow(
         for code, own in rows_of.items():
             leaf = np.asarray(forest.predict(matrix.take(own), pred_leaf=True), np.int64).reshape(len(own), -1)
             leaves[code] = list(_leaf_sums(n_leaves, leaf, target[own], weight[own]))
-        for code, values in _leaf_values(leaves, means, trainer.settings, float(centred[rows].std())).items():
-            forests[code].append(_with_leaves(text, values))
+        values = _leaf_values(leaves, means, settings, float(centred[rows].std()))
+        pairs = {} if outcomes is None else pairwise.grow(outcomes, settings, seed * len(KINDS) + place)
+        for code, mine in _beside_pairs(values, pairs).items():
+            forests[code].append(_with_leaves(text, mine, pairs.get(code, ())))
     return dict(forests)
 
 
@@ -119,11 +131,24 @@ def _leaf_values(
     return dict(zip(shrunk, voted, strict=True))
 
 
-def _with_leaves(text: str, leaves: Iterable[Floats]) -> lightgbm.Booster:
-    """Return a copy of the forest whose leaves hold ``leaves``, over the number of trees: a booster adds its trees up."""
+def _beside_pairs(
+    values: Mapping[int, Sequence[Floats]], pairs: Mapping[int, Sequence[Grown]]
+) -> dict[int, Sequence[Floats]]:
+    """Return the leaves of each destination, brought nearer to the mean of all where trees of pairs tell the rest."""
+    levels = [np.mean(tree, axis=0) for tree in zip(*values.values(), strict=True)]
+    return {
+        code: [own + pairwise.SHARE * (level - own) for level, own in zip(levels, mine, strict=True)]
+        if pairs.get(code)
+        else mine
+        for code, mine in values.items()
+    }
+
+
+def _with_leaves(text: str, leaves: Iterable[Floats], beside: Sequence[Grown] = ()) -> lightgbm.Booster:
+    """Return a copy of the forest whose leaves hold ``leaves``, over the number of trees (a booster adds its trees up), and ``beside`` it these trees."""
     copy = lightgbm.Booster(model_str=text)
     n_trees = copy.num_trees()
     for tree, values in enumerate(leaves):
         for number, value in enumerate((values / n_trees).tolist()):
             copy.set_leaf_output(tree, number, value)
-    return copy
+    return lightgbm.Booster(model_str=tree_text.add(copy.model_to_string(), beside)) if beside else copy
