@@ -100,6 +100,10 @@ class DecisionLog:
         """The decision of each row, int64[n_rows]."""
         return np.repeat(np.arange(self.n_decisions), np.diff(self.offsets))
 
+    def decision_of(self, row: Integers) -> Integers:
+        """Return the decisions that these rows are candidates of, int64[n]."""
+        return np.searchsorted(self.offsets, row, side="right") - 1
+
     def revealed(self) -> Revealed:
         """Return every outcome that the log knows: of the assigned candidates in order, then of the probed ones."""
         assigned = Revealed(

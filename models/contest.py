@@ -117,7 +117,7 @@ def cross_fit(
     rows = Encoder(material.orders).columns(log.numbers, log.categories)
     crossed = _nothing_yet(list(material.labels), settings, len(rows))
     for number in range(settings.contest_folds):
-        learn = np.flatnonzero(fold[log.decision[revealed.row]] != number)
+        learn = np.flatnonzero(fold[log.decision_of(revealed.row)] != number)
         held_out = np.flatnonzero(fold[log.decision] == number)
         for name in material.labels:
             _fill(crossed, material.head(name, learn), rows[held_out], held_out, tuple(features.numbers))

@@ -59,7 +59,7 @@ class Examples:
         """
         revealed = log.revealed()
         if kept is not None:
-            revealed = revealed.take(kept[log.decision[revealed.row]])
+            revealed = revealed.take(kept[log.decision_of(revealed.row)])
         return cls(
             number_names=tuple(features.numbers),
             category_names=tuple(features.categories),
@@ -72,7 +72,7 @@ class Examples:
             propensity=revealed.probability,
             timed_out=revealed.timed_out,
             destination_column=destination_column(features),
-            event=log.decision[revealed.row],
+            event=log.decision_of(revealed.row),
         )
 
     def __len__(self) -> int:

@@ -13,6 +13,7 @@ from features.definitions import FeatureDefinitions
 from features.objective import Objective
 from features.vector import CategoryColumn
 from models import contest, fit, router
+from models.examples import Examples
 from models.fit import Subject
 
 SHOPS = ("east", "north", "west")
@@ -143,6 +144,15 @@ def test_leaves_of_shared_trees_hold_as_many_events_and_shrink_as_far_as_asked(
     said = made.score_log(log.numbers, log.categories).heads["success_probability"].reshape(-1, len(SHOPS))
     spread = said.max(axis=0) - said.min(axis=0)
     assert (spread < 1e-3).all() if prior > 1 else (spread > 0.3).all()
+
+
+def test_outcomes_of_one_decision_are_of_one_event() -> None:
+    log = log_of(50, probes=True)
+    row = log.revealed().row
+    assert len(row) == 150
+    np.testing.assert_array_equal(Examples.of(log, FEATURES).event, row // 3)
+    kept = np.arange(50) % 4 > 0
+    np.testing.assert_array_equal(Examples.of(log, FEATURES, kept).event, row[kept[row // 3]] // 3)
 
 
 def test_votes_change_what_leaves_hold_and_no_tree(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_fit_is_given_the_rows_whose_outcome_is_known(stored: tuple[Warehouse,
     assert n_probed
     assert len(log.numbers) == log.n_decisions + n_probed
     np.testing.assert_array_equal(np.sort(log.revealed().row), np.arange(len(log.numbers)))
-    np.testing.assert_array_equal(log.decision[log.chosen], np.arange(log.n_decisions))
+    np.testing.assert_array_equal(log.decision_of(log.chosen), np.arange(log.n_decisions))
 
 
 def test_a_long_log_gives_a_sample_of_whole_clusters(stored: tuple[Warehouse, Outcome], tiny: Configuration) -> None:
