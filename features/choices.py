@@ -115,7 +115,7 @@ class Training(Part, frozen=True, kw_only=True):
     in which order the destinations' means lie there, scaled to the outcomes, so that no rare and expensive event outweighs
     the others: for choices among destinations that take turns, at the price of a coarser estimate. ``shared_pair_trees``: about as
     many trees of each destination's forest say whether it or another one takes less time, or costs less, learned from events
-    of which outcomes at both are known (probes); 0 for none.
+    of which outcomes at both are known (probes; the card says of how many); 0 for none.
 
     ``n_boosters`` are fitted per head (of ``shared``, of each kind of tree) on different seeds and averaged.
     ``latency_offset`` names the number feature that carries the latency a candidate promises, in minutes: the latency head then learns what comes on top of it.

@@ -79,6 +79,11 @@ class Examples:
         return len(self.success)
 
     @property
+    def n_compared_events(self) -> int:
+        """Of how many events several outcomes are known."""
+        return 0 if self.event is None else int((np.unique(self.event, return_counts=True)[1] > 1).sum())
+
+    @property
     def censored(self) -> Mask:
         """Which latencies are lower bounds, bool[n]."""
         return np.zeros(len(self), np.bool_) if self.timed_out is None else self.timed_out

@@ -118,19 +118,26 @@ def _fit(examples: Examples, folder: Path, subject: Subject, choice: Choice | No
         destinations=subject.destinations,
         value_low=subject.objective.low,
         value_high=subject.objective.high,
-        trained={
-            **subject.trained,
-            "n_examples": len(examples),
-            "lightgbm": lightgbm.__version__,
-            **({"scikit-learn": sklearn.__version__} if settings.shared_pair_trees else {}),
-            "seed": settings.seed,
-        },
+        trained=_origin(examples, subject),
         destination_column=examples.destination_column,
         residuals=chosen.residuals if "log_latency" in heads else (),
         quantiles=_quantiles(settings) if "log_latency" in heads else (),
         contest=chosen.contest,
     )
     return card, material.matrix
+
+
+def _origin(examples: Examples, subject: Subject) -> dict[str, str | float | int]:
+    """Return where a router comes from: what the subject says of it, and what its bytes follow from."""
+    told = {
+        **subject.trained,
+        "n_examples": len(examples),
+        "lightgbm": lightgbm.__version__,
+        "seed": subject.settings.seed,
+    }
+    if subject.settings.shared_pair_trees:
+        told |= {"scikit-learn": sklearn.__version__, "n_compared_events": examples.n_compared_events}
+    return told
 
 
 def _fit_head(folder: Path, name: HeadName, material: Material, choice: Choice) -> Head:

@@ -153,6 +153,8 @@ def test_outcomes_of_one_decision_are_of_one_event() -> None:
     np.testing.assert_array_equal(Examples.of(log, FEATURES).event, row // 3)
     kept = np.arange(50) % 4 > 0
     np.testing.assert_array_equal(Examples.of(log, FEATURES, kept).event, row[kept[row // 3]] // 3)
+    assert Examples.of(log, FEATURES).n_compared_events == 50
+    assert Examples.of(log_of(50), FEATURES).n_compared_events == 0
 
 
 def test_votes_change_what_leaves_hold_and_no_tree(tmp_path: Path) -> None:

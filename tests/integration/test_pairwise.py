@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from features.choices import Training
 from features.objective import MS_PER_MINUTE, Objective
 from features.vector import CategoryColumn
-from models import fit, pairwise, tree_text
+from models import card, fit, pairwise, tree_text
 from models.encoding import EncodedRows
 from models.examples import Examples
 from models.fit import Subject
@@ -221,3 +221,5 @@ def test_a_router_with_pairs_chooses_better_and_expects_as_much(tmp_path: Path) 
 def test_pairs_need_to_know_which_outcomes_are_of_one_event(tmp_path: Path) -> None:
     untold, without = train(tmp_path / "untold", 40, is_told_events=False)[0], train(tmp_path / "without", 0)[0]
     assert texts(untold, "latency") == texts(without, "latency")
+    told = train(tmp_path / "told", 40)[0]
+    assert [card.read_card(each).trained.get("n_compared_events") for each in (untold, without, told)] == [0, None, 300]
