@@ -94,7 +94,7 @@ def _in_common(rows: Integers, matrix: EncodedRows) -> tuple[Floats, NDArray[np.
 def grow(known: Outcomes, settings: Training, seed: int) -> dict[int, list[Grown]]:
     """Return, by destination code, trees whose sum is `SHARE` of the vote on it, in the units of the outcomes.
 
-    Each destination gets about ``settings.shared_pair_trees``, as many for each of the others. A pair of fewer than
+    Each destination gets about ``settings.shared_pair_trees``, as many for each of the others, at least one. A pair of fewer than
     ``min_own_outcomes`` events that differ is not voted on.
     """
     trees: dict[int, list[Grown]] = {code: [] for code in known.codes}

@@ -52,10 +52,10 @@ class Grown:
 def add(text: str, trees: Sequence[Grown]) -> str:
     """Return ``text``, a booster of LightGBM's, with ``trees`` after its own: a booster adds up what its trees say."""
     head, end, tail = text.partition(_END)
-    kept = "\n".join(line for line in head.splitlines() if not line.startswith(_SIZES))
-    first = sum(line.startswith("Tree=") for line in kept.splitlines())
+    lines = [line for line in head.rstrip("\n").split("\n") if not line.startswith(_SIZES)]
+    first = sum(line.startswith("Tree=") for line in lines)
     blocks = (f"Tree={first + place}\n{_block(tree)}\n\n" for place, tree in enumerate(trees))
-    return f"{kept}\n\n{''.join(blocks)}{end}{tail}"
+    return "\n".join(lines) + f"\n\n\n{''.join(blocks)}{end}{tail}"
 
 
 def _block(tree: Grown) -> str:

@@ -126,7 +126,8 @@ static void open_debt(Tariff *tariff) {
 static void close_debt(Tariff *tariff) {
     for (Py_ssize_t j = 0; j < tariff->n; j++) {
         const double meanwhile = tariff->debt[j] - tariff->opened[j];
-        tariff->debt[j] = tariff->opened[j] = tariff->owed[j] = bounded(&tariff->limits[j], tariff->owed[j] + meanwhile);
+        if (meanwhile != 0.0) tariff->owed[j] = bounded(&tariff->limits[j], tariff->owed[j] + meanwhile);
+        tariff->debt[j] = tariff->opened[j] = tariff->owed[j];
     }
 }
 

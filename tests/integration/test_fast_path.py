@@ -522,6 +522,19 @@ def test_whatever_is_owed_a_batch_is_charged_one_after_the_other(
     assert np.abs(owed(fast)["a" * 8]).max() < 100.0  # more would move no price
 
 
+def test_who_did_not_decide_owes_what_it_owed(pair: Callable[..., tuple[Side, Side]]) -> None:
+    """Even more than it could come to owe: the pace of a limit may have been another when it was saved."""
+    both = pair("priced canary", "epsilon")
+    shadow = "a" * 8
+    for each in both:
+        each.shim.debts.set("orders", shadow, np.array([1e9]))
+    fast, whole = both
+    body = next(body for body in (msgspec.json.encode(request(n)) for n in range(60)) if takes(fast.shim, body))
+    assert fast.ask(body) == whole.ask(body)
+    assert owed(fast) == owed(whole)
+    assert owed(fast)[shadow] == [1e9]
+
+
 def count(side: Side) -> list[str]:
     """Return what a shim says of the decisions it counted."""
     told = side.handler.handle(Request("GET", "/metrics")).body.decode().splitlines()
